@@ -1,0 +1,137 @@
+"""Strict checking of a configuration: unknown keys, wrong types and impossible values become one-line errors.
+
+Sacred only warns about most of these. The defaults say which keys there are and of which type; rules, keyed by the
+dotted name, say what else a value must satisfy:
+
+    RULES = {"compute.device": one_of("auto", "cpu", "cuda"), "compute.threads": optional(at_least(1))}
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from types import NoneType
+from typing import Any
+
+from sacred import Ingredient
+from sacred.utils import get_by_dotted_path, iterate_flattened, recursive_update, set_by_dotted_path
+
+from experiments.errors import UserError
+
+KINDS = {bool: "True or False", int: "an integer", float: "a number", str: "a string", NoneType: "None"}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a value must satisfy besides having the type of its default; of a list, each element must.
+
+    `allowed` completes "it must be a number, ..."; `kind` is the type that counts where the default is None.
+    """
+
+    allowed: str
+    accepts: Callable[[Any], bool]
+    kind: type
+    none: bool = False
+
+
+def at_least(minimum: float) -> Rule:
+    return Rule(f"at least {minimum}", lambda value: value >= minimum, type(minimum))
+
+
+def between(low: float, high: float) -> Rule:
+    """Both ends are allowed."""
+    return Rule(f"between {low} and {high}", lambda value: low <= value <= high, float)
+
+
+def one_of(*values: str) -> Rule:
+    return Rule(f"one of {', '.join(map(repr, values))}", lambda value: value in values, type(values[0]))
+
+
+positive = Rule("greater than 0", lambda value: value > 0, float)
+text = Rule("not empty", lambda value: value != "", str)
+
+
+def optional(rule: Rule) -> Rule:
+    """`rule`, or None; the default may then be either."""
+    return replace(rule, none=True)
+
+
+def default_config(experiment: Ingredient) -> dict[str, Any]:
+    """The nested defaults of an experiment and its ingredients, as given to `add_config`."""
+    defaults: dict[str, Any] = {}
+    for ingredient, depth in experiment.traverse_ingredients():
+        if depth:
+            set_by_dotted_path(defaults, ingredient.path, {})
+        group = get_by_dotted_path(defaults, ingredient.path if depth else "")
+        for configuration in ingredient.configurations:
+            recursive_update(group, configuration())
+    return defaults
+
+
+def check_config(config: dict[str, Any], defaults: dict[str, Any], rules: dict[str, Rule]) -> None:
+    """Compare a nested configuration with the defaults it was made from.
+
+    A value must have the type of its default (an integer will do for a number, True and False will not; None only where
+    the default is None or the rule is `optional`), and a list its default's length.
+
+    Raises:
+        UserError: the first unknown key with the closest valid one, else the first wrong value with what is allowed.
+        ValueError: a rule for a key that does not exist.
+    """
+    values, expected = dict(iterate_flattened(config)), dict(iterate_flattened(defaults))
+    if stray := rules.keys() - expected.keys():
+        raise ValueError(f"rules for keys that do not exist: {sorted(stray)}")
+    for key in values:
+        if key not in expected:
+            raise UserError(_unknown_key(key, expected))
+    for key, value in values.items():
+        if not _fits(value, expected[key], rules.get(key)):
+            raise UserError(f"{key} is {value!r}: it must be {_allowed(expected[key], rules.get(key))}")
+
+
+def closest(name: str, names: Iterable[str]) -> str:
+    """A hint that ends an error message: the most similar of `names`, or all of them."""
+    similar = get_close_matches(name, names, n=1)
+    return f"did you mean {similar[0]}?" if similar else f"there are {', '.join(sorted(names)) or 'none'}"
+
+
+def _unknown_key(key: str, known: Iterable[str]) -> str:
+    if members := [name for name in known if name.startswith(f"{key}.")]:
+        return f"{key} is a group of settings and has no value of its own: set {', '.join(members)}"
+    related = [name for name in known if key.rpartition(".")[2] in name]  # learning_rate for training.learning_rate
+    nearest = get_close_matches(key, related or known, n=1, cutoff=0)[0]
+    return f"unknown configuration key {key!r}: the closest valid one is {nearest} (print_config shows all)"
+
+
+def _fits(value: Any, default: Any, rule: Rule | None) -> bool:
+    if value is None:
+        return default is None or (rule is not None and rule.none)
+    if isinstance(default, list):
+        return (
+            isinstance(value, list | tuple)
+            and len(value) == len(default)
+            and all(item is not None and _fits(item, like, rule) for item, like in zip(value, default, strict=True))
+        )
+    return _is_a(_kind(default, rule), value) and (rule is None or rule.accepts(value))
+
+
+def _kind(default: Any, rule: Rule | None) -> type:
+    return rule.kind if default is None and rule else type(default)
+
+
+def _is_a(kind: type, value: Any) -> bool:
+    if isinstance(value, bool):
+        return kind is bool
+    if kind is float:
+        return isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+    return isinstance(value, kind)
+
+
+def _allowed(default: Any, rule: Rule | None) -> str:
+    if isinstance(default, list):
+        words = f"a list of {len(default)} values, each {KINDS[type(default[0])]}"
+    else:
+        words = KINDS[_kind(default, rule)]
+    if rule:
+        words += f", {rule.allowed}" + (", or None" if rule.none else "")
+    return words

@@ -1,0 +1,221 @@
+"""DPSOM: pretrain a variational autoencoder, lay a map into its latent space, then train both together.
+
+    python experiments/dpsom.py with mnist
+    python experiments/dpsom.py with fmnist_conv seed=3 model.map_size='[4, 12]'
+
+Source: Manduchi et al., "T-DPSOM: An Interpretable Clustering Method for Unsupervised Learning of Patient Health
+States", CHIL 2021, and its code, ratschlab/dpsom. The `*_faithful` configs compute what that code computes.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from sacred import Experiment
+from torch import Tensor
+
+from experiments.configuration import at_least, between, one_of, positive
+from experiments.errors import UserError
+from experiments.ingredients import compute as computing
+from experiments.ingredients import data as datasets
+from experiments.ingredients import evaluation as evaluating
+from experiments.ingredients import training as trainer
+from experiments.ingredients.compute import compute, prepare
+from experiments.ingredients.data import Dataset, Split, data, load_dataset
+from experiments.ingredients.evaluation import (
+    SHOWN_RECONSTRUCTIONS,
+    draw_map,
+    evaluated_part,
+    evaluated_while_training,
+    evaluation,
+    in_chunks,
+    map_metrics,
+    squared_error,
+    with_prefix,
+)
+from experiments.ingredients.record import write_record
+from experiments.ingredients.tracking import Tracker, tracking
+from experiments.ingredients.training import Phase, Trainer, Update, training
+from experiments.launch import launch
+from experiments.registration import register
+from models.assignment import target_distribution
+from models.dpsom import DPSOM, LossWeights
+from models.grid import Grid
+
+ex = Experiment("dpsom", ingredients=[data, compute, training, evaluation, tracking], save_git_info=False)
+ex.add_config(
+    seed=0,
+    resume=None,  # folder of an interrupted run to continue
+    model=dict(
+        network="dense",  # dense or conv
+        latent_dim=100,
+        map_size=[8, 8],  # rows, columns
+        torus=True,  # opposite edges of the map touch
+        alpha=10.0,  # degrees of freedom of the Student-t assignment
+        posterior="diagonal",  # covariance of q(z|x): diagonal or full
+        normalization="batch",  # of every hidden layer: affine (the originals'), batch or none
+        normalize_before=True,  # ... before the activation instead of behind it
+        dropout=0.0,  # rate in the encoder
+        leaky_logits=False,  # the original's leaky ReLU on the dense decoder's logits
+        assignment="mean",  # latents that are assigned to units, for the target and for evaluation: mean or sample
+    ),
+    loss=dict(
+        theta=1.0,  # weighs the reconstruction (the ELBO)
+        gamma=20.0,  # weighs the commitment to the target distribution
+        beta=0.25,  # weighs the neighbourhood of the map
+        prior=0.5,  # weighs KL(posterior || prior) inside the ELBO
+    ),
+    training=dict(
+        pretrain_epochs=15,  # of the autoencoder alone
+        som_epochs=20,  # of the centroids alone, an equal share at each rate
+        som_learning_rates=[0.9, 0.3, 0.1, 0.01],
+        joint_epochs=300,  # of everything together
+    ),
+)
+weight = at_least(0.0)
+register(
+    ex,
+    {
+        "seed": at_least(0),
+        "model.network": one_of("dense", "conv"),
+        "model.latent_dim": at_least(1),
+        "model.map_size": at_least(1),
+        "model.alpha": positive,
+        "model.posterior": one_of("full", "diagonal"),
+        "model.normalization": one_of("affine", "batch", "none"),
+        "model.dropout": between(0.0, 0.95),
+        "model.assignment": one_of("mean", "sample"),
+        "loss.theta": weight,
+        "loss.gamma": weight,
+        "loss.beta": weight,
+        "loss.prior": weight,
+        "training.pretrain_epochs": at_least(0),
+        "training.som_epochs": at_least(0),
+        "training.som_learning_rates": positive,
+        "training.joint_epochs": at_least(0),
+    }
+    | computing.RULES
+    | datasets.RULES
+    | trainer.RULES
+    | evaluating.RULES,
+)
+
+
+def build(model: dict[str, Any], loss: dict[str, float], input_shape: tuple[int, int, int]) -> DPSOM:
+    """The model of a configuration for images of shape `(C, H, W)`."""
+    options = {key: value for key, value in model.items() if key not in ("map_size", "torus", "assignment")}
+    try:
+        return DPSOM(
+            input_shape, Grid(*model["map_size"], torus=model["torus"]), weights=LossWeights(**loss), **options
+        )
+    except ValueError as error:
+        raise UserError(f"{error}: change data.image_size or use model.network=dense") from error
+
+
+def latents_of(dpsom: DPSOM, inputs: Tensor, assignment: str) -> Tensor:
+    """The latents `[N, D]` that assign images to units: posterior means, or one sample each."""
+    return in_chunks(dpsom, dpsom.mean if assignment == "mean" else lambda chunk: dpsom.encode(chunk)[0], inputs)
+
+
+def phases(dpsom: DPSOM, inputs: Tensor, assignment: str, training: dict[str, Any]) -> list[Phase]:
+    """The three phases of the paper."""
+    rate = (training["learning_rate"],)
+
+    @torch.no_grad()
+    def target() -> dict[str, Tensor]:
+        return {"target": target_distribution(dpsom.assign(latents_of(dpsom, inputs, assignment)))}
+
+    return [
+        Phase("pretrain", training["pretrain_epochs"], (Update(dpsom.pretraining_loss, rate),)),
+        Phase(
+            "som",
+            training["som_epochs"],
+            (Update(dpsom.som_initialization_loss, tuple(training["som_learning_rates"])),),
+        ),
+        Phase("joint", training["joint_epochs"], (Update(dpsom.joint_loss, rate),), columns=target),
+    ]
+
+
+def clustering(dpsom: DPSOM, split: Split, assignment: str) -> dict[str, float]:
+    """Clustering metrics of a split.
+
+    Raises:
+        UserError: all samples fall on one unit.
+    """
+    latents = latents_of(dpsom, split.inputs, assignment)
+    metrics = map_metrics(latents, split.labels, dpsom.centroids, dpsom.grid, topology=False)
+    return metrics
+
+
+def curve(dpsom: DPSOM, dataset: Dataset, assignment: str) -> Callable[[Phase, int], dict[str, float]]:
+    """What the trainer calls after every epoch."""
+
+    def evaluate(phase: Phase, epoch: int) -> dict[str, float]:
+        splits = evaluated_while_training(epoch, phase.epochs, dataset.validation, dataset.test)
+        metrics: dict[str, float] = {}
+        for name, split in splits.items():
+            metrics |= with_prefix(name, clustering(dpsom, split, assignment))
+        if phase.name == "joint" and dpsom.grid.size > 1 and metrics.get("validation/used_units") == 1:
+            raise UserError(
+                f"the map collapsed: after joint epoch {epoch} one unit holds every validation sample; "
+                "lower loss.gamma or training.learning_rate, or pretrain longer"
+            )
+        return metrics
+
+    return evaluate
+
+
+def final_metrics(dpsom: DPSOM, split: Split, assignment: str) -> dict[str, float]:
+    """All metrics of a split: clustering, topology, reconstruction."""
+    latents = latents_of(dpsom, split.inputs, assignment)
+    errors = in_chunks(dpsom, lambda chunk: squared_error(chunk, dpsom.decode(dpsom.mean(chunk))), split.inputs)
+    metrics = map_metrics(latents, split.labels, dpsom.centroids, dpsom.grid, topology=True)
+    return metrics | {"reconstruction_error": errors.mean().item()}
+
+
+def draw(tracker: Tracker, dpsom: DPSOM, dataset: Dataset, assignment: str, step: int) -> None:
+    """Pictures of the map over the validation split."""
+    split = dataset.validation
+    draw_map(
+        tracker,
+        split,
+        dataset.classes,
+        dpsom.grid,
+        latents=latents_of(dpsom, split.inputs, assignment),
+        centroids=dpsom.centroids,
+        decoded_centroids=in_chunks(dpsom, dpsom.decode, dpsom.centroids.detach()),
+        reconstructed=in_chunks(
+            dpsom, lambda chunk: dpsom.decode(dpsom.mean(chunk)), split.inputs[:SHOWN_RECONSTRUCTIONS]
+        ),
+        step=step,
+    )
+
+
+@ex.main
+def main(_run, _config, seed, model, loss, training) -> dict[str, float]:
+    device = prepare()
+    torch.manual_seed(seed)
+    dataset = load_dataset().to(device)
+    dpsom = build(model, loss, tuple(dataset.train.inputs.shape[1:])).to(device)
+    assignment = model["assignment"]
+    stages = phases(dpsom, dataset.train.inputs, assignment, training)
+    with Tracker(_run) as tracker:
+        progress = Trainer(
+            dpsom, stages, dataset.train.inputs, tracker, curve(dpsom, dataset, assignment), _config
+        ).run()
+        metrics: dict[str, float] = {}
+        for name, split in (("validation", dataset.validation), ("test", dataset.test)):
+            part = evaluated_part(split, training["batch_size"])
+            metrics |= with_prefix(name, final_metrics(dpsom, part, assignment))
+        step = sum(phase.epochs for phase in stages)
+        tracker.scalars(metrics, step)
+        draw(tracker, dpsom, dataset, assignment, step)
+        tracker.hparams(_config, metrics)
+        write_record(tracker.folder, ex.path, _config, metrics, progress, device, dataset.checksum)
+    print(f"result: {json.dumps(metrics)}")
+    return metrics
+
+
+if __name__ == "__main__":
+    launch(ex)

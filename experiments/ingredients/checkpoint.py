@@ -1,0 +1,52 @@
+"""Checkpoints: written atomically, read without running pickled code, refused when they belong to another run."""
+
+import hashlib
+import json
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from experiments.errors import UserError
+
+FILE_NAME = "checkpoint.pt"
+
+
+def fingerprint(config: Mapping[str, Any]) -> str:
+    """Hash of everything in a configuration that can change a result: all but `tracking`, threads and `resume`."""
+    relevant = {key: value for key, value in config.items() if key not in ("tracking", "resume")}
+    relevant["compute"] = {key: value for key, value in config["compute"].items() if key != "threads"}
+    return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write `state` so that `path` always holds a whole checkpoint: the old one or the new one."""
+    partial = path.with_suffix(".partial")
+    try:
+        with partial.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write the checkpoint {path}: {error.strerror}; free space and resume") from error
+
+
+def load(path: Path, config_fingerprint: str) -> dict[str, Any]:
+    """Read a checkpoint of the configuration with this fingerprint.
+
+    Raises:
+        UserError: there is none, it is damaged, or it belongs to another configuration.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"no checkpoint at {path}: nothing to resume, start the run anew") from None
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise UserError(f"{path} is damaged and cannot be resumed ({type(error).__name__}): start anew") from error
+    if state.get("fingerprint") != config_fingerprint:
+        raise UserError(f"{path} belongs to another configuration: resume with the configuration it was trained with")
+    return state

@@ -1,0 +1,83 @@
+"""Where and how the arithmetic runs: device, precision, threads, compilation, determinism."""
+
+import os
+import platform
+from contextlib import AbstractContextManager
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from sacred import Ingredient
+
+from experiments.configuration import at_least, one_of, optional
+from experiments.errors import UserError
+
+compute = Ingredient("compute", save_git_info=False)
+compute.add_config(
+    device="auto",  # auto (CUDA where there is one), cpu or cuda
+    precision="fp32",  # fp32, tf32 (CUDA) or bf16 (matrix products and convolutions in bfloat16, weights in fp32)
+    compile=False,  # torch.compile for the loss functions
+    threads=None,  # CPU threads; null leaves the choice to PyTorch
+    deterministic=False,  # only deterministic kernels on CUDA; the CPU path always is
+)
+RULES = {
+    "compute.device": one_of("auto", "cpu", "cuda"),
+    "compute.precision": one_of("fp32", "tf32", "bf16"),
+    "compute.threads": optional(at_least(1)),
+}
+
+
+@compute.capture
+def prepare(device: str, precision: str, threads: int | None, deterministic: bool) -> torch.device:
+    """Apply the settings to PyTorch and return the device.
+
+    Raises:
+        UserError: CUDA was asked for and there is none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("compute.device=cuda, but PyTorch sees no CUDA device: use compute.device=auto or cpu")
+    if threads:
+        torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(deterministic)
+    use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    return torch.device("cuda" if use_cuda else "cpu")
+
+
+@compute.capture
+def autocast(precision: str, device_type: str) -> AbstractContextManager:
+    """Context in which matrix products run in bfloat16 when `compute.precision` says so."""
+    return torch.autocast(device_type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+@compute.capture
+def compiled(function, compile: bool):
+    """`function`, through `torch.compile` when `compute.compile` is set."""
+    return torch.compile(function) if compile else function
+
+
+def hardware(device: torch.device) -> dict[str, str | int | None]:
+    """What the run ran on, without naming the host."""
+    return {
+        "device": device.type,
+        "cpu": _processor(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what can change a result."""
+    packages = ("torch", "torchvision", "numpy", "scikit-learn", "sacred")
+    return {"python": platform.python_version(), **{package: version(package) for package in packages}}
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

@@ -1,0 +1,319 @@
+"""Which data set, where it lies, how it is split and scaled: a Sacred ingredient that hands out plain tensors.
+
+A new data set is one function `read_<name>(root) -> RawDataset` and one line in `READERS`; checks, splits, scaling
+and the checksum are shared.
+"""
+
+import hashlib
+import os
+import socket
+import tempfile
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from http.client import HTTPException
+from numbers import Real
+from pathlib import Path
+
+import numpy as np
+import torch
+from sacred import Ingredient
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch import Tensor
+from torch.nn import functional
+
+from experiments.configuration import at_least, between, one_of, optional, text
+from experiments.errors import UserError
+
+PROJECT_FOLDER = Path(__file__).resolve().parents[2]
+SPLIT_SEED = 42  # ratschlab/dpsom: train_test_split(..., random_state=42), whatever the seed of the run
+DIGITS_TEST_FRACTION = 0.2  # scikit-learn's digits come without a test set
+SCALINGS = ("per_image_max", "unit")
+DOWNLOAD_TIMEOUT = 30.0  # seconds without an answer; torchvision itself would wait for ever
+
+data = Ingredient("data", save_git_info=False)
+data.add_config(
+    {
+        "name": "digits",  # data set: digits (bundled with scikit-learn), mnist or fmnist
+        "root": "data",  # folder of the downloaded files; a relative path starts at the project folder
+        "scaling": "per_image_max",  # each image by its own maximum (as the originals); unit: all by 255 (digits: 16)
+        "validation_fraction": 0.15,  # share of the training set that is held out for validation
+        "image_size": None,  # height and width to resize to, bilinearly; None keeps the set's own
+        "limit": None,  # use only the first so many samples of each split; None uses all
+    }
+)
+
+RULES = {
+    "data.name": one_of("digits", "mnist", "fmnist"),
+    "data.root": text,
+    "data.scaling": one_of(*SCALINGS),
+    "data.validation_fraction": between(0, 1),
+    "data.image_size": optional(at_least(1)),
+    "data.limit": optional(at_least(1)),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Samples that are used together: `inputs` [N, C, H, W] float32 in [0, 1], `labels` [N] int64."""
+
+    inputs: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device | str) -> "Split":
+        """The same split on `device`."""
+        return Split(self.inputs.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A data set ready for training. `checksum` is the SHA-256 of what was read, before splitting and scaling."""
+
+    name: str
+    train: Split
+    validation: Split
+    test: Split
+    classes: tuple[str, ...]
+    checksum: str
+
+    def to(self, device: torch.device | str) -> "Dataset":
+        """The same data set with all three splits on `device`."""
+        return replace(
+            self, train=self.train.to(device), validation=self.validation.to(device), test=self.test.to(device)
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class RawDataset:
+    """What a reader returns: values as stored, [N, C, H, W] and [N]; `maximum` is the largest value that can occur."""
+
+    train_inputs: Tensor
+    train_labels: Tensor
+    test_inputs: Tensor
+    test_labels: Tensor
+    classes: tuple[str, ...]
+    maximum: float
+
+    def checksum(self) -> str:
+        """SHA-256 over type, shape and little-endian bytes of the four arrays: equal on every machine."""
+        digest = hashlib.sha256()
+        for tensor in (self.train_inputs, self.train_labels, self.test_inputs, self.test_labels):
+            array = np.ascontiguousarray(tensor.numpy())
+            array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+            digest.update(f"{array.dtype.str}{array.shape}".encode())
+            digest.update(array)
+        return digest.hexdigest()
+
+
+@data.capture
+def load_dataset(
+    name: str,
+    root: str,
+    scaling: str,
+    validation_fraction: float,
+    image_size: int | None,
+    limit: int | None,
+) -> Dataset:
+    """Read, check, split and scale the configured data set; all tensors on the CPU.
+
+    Within a run Sacred fills in the arguments from the config `data`. The test set is the published one (digits: a
+    fixed fifth); validation is taken from the training set as ratschlab/dpsom does: MNIST gives 51,000 / 9,000 /
+    10,000 samples.
+
+    Raises:
+        UserError: an impossible value; files that cannot be read or downloaded, or are not the original ones.
+    """
+    _check_values(name, root, scaling, validation_fraction, image_size, limit)
+    raw = READERS[name](PROJECT_FOLDER / Path(root).expanduser())
+    try:
+        train, validation = split_indices(len(raw.train_labels), validation_fraction)
+    except ValueError as error:
+        raise UserError(f"data.validation_fraction is {validation_fraction}: {name} is too small for it") from error
+
+    def prepare(inputs: Tensor, labels: Tensor, indices: np.ndarray) -> Split:
+        chosen = torch.from_numpy(indices[:limit])
+        return Split(scale_(resize(inputs[chosen].float(), image_size), scaling, raw.maximum), labels[chosen])
+
+    return Dataset(
+        name=name,
+        train=prepare(raw.train_inputs, raw.train_labels, train),
+        validation=prepare(raw.train_inputs, raw.train_labels, validation),
+        test=prepare(raw.test_inputs, raw.test_labels, np.arange(len(raw.test_labels))),
+        classes=raw.classes,
+        checksum=raw.checksum(),
+    )
+
+
+def split_indices(size: int, held_out_fraction: float) -> tuple[np.ndarray, np.ndarray]:
+    """Indices to keep and to hold out, shuffled as the originals' `train_test_split(..., random_state=42)` does."""
+    kept, held_out = train_test_split(np.arange(size), test_size=held_out_fraction, random_state=SPLIT_SEED)
+    return kept, held_out
+
+
+def resize(images: Tensor, size: int | None) -> Tensor:
+    """Bilinear resizing [N, C, H, W] -> [N, C, size, size]; `None` returns the images as they are."""
+    if size is None or images.shape[-2:] == (size, size):
+        return images
+    return functional.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
+
+
+def scale_(inputs: Tensor, scaling: str, maximum: float) -> Tensor:
+    """Scale float inputs [N, ...] to [0, 1] in place: each sample by its own maximum, or all by `maximum`.
+
+    A sample without any positive value stays as it is (the originals would divide by zero).
+    """
+    if scaling == "unit":
+        return inputs.div_(maximum)
+    largest = inputs.flatten(1).amax(1).view(-1, *[1] * (inputs.dim() - 1))
+    return inputs.div_(torch.where(largest > 0, largest, 1.0))
+
+
+def read_digits(root: Path) -> RawDataset:
+    """scikit-learn's bundled 8x8 digits, 1,797 images of 0..16; nothing is read from `root`."""
+    digits = load_digits()
+    inputs = torch.from_numpy(digits.images.astype(np.uint8)).unsqueeze(1)
+    labels = torch.from_numpy(digits.target.astype(np.int64))
+    train, test = split_indices(len(labels), DIGITS_TEST_FRACTION)
+    return RawDataset(
+        train_inputs=inputs[train],
+        train_labels=labels[train],
+        test_inputs=inputs[test],
+        test_labels=labels[test],
+        classes=tuple(str(name) for name in digits.target_names),
+        maximum=16.0,
+    )
+
+
+def read_torchvision_idx(class_name: str, root: Path) -> RawDataset:
+    """A data set of torchvision's MNIST family from `<root>/<class_name>/raw/*.gz`, downloaded there when missing.
+
+    The compressed files are the ones with published checksums, so they alone are trusted: each is compared with
+    torchvision's MD5 and unpacked into a temporary folder. Unpacked copies beside them are not looked at, and `root`
+    may be read-only.
+    """
+    datasets = import_torchvision_datasets()
+    dataset_class = getattr(datasets, class_name)
+    folder = root / class_name / "raw"
+    for file_name, md5 in dataset_class.resources:
+        _require_original_file(folder / file_name, md5, dataset_class)
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            unpacked = Path(scratch, class_name, "raw")
+            unpacked.mkdir(parents=True)
+            for file_name, _ in dataset_class.resources:
+                datasets.utils.extract_archive(folder / file_name, unpacked)
+            train, test = dataset_class(scratch, train=True), dataset_class(scratch, train=False)
+    except OSError as error:
+        raise UserError(
+            f"cannot unpack the files of {folder} into {tempfile.gettempdir()} ({_one_line(error)}): "
+            "free some space there, or name another folder in the environment variable TMPDIR"
+        ) from error
+    return RawDataset(
+        train_inputs=train.data.unsqueeze(1),
+        train_labels=train.targets,
+        test_inputs=test.data.unsqueeze(1),
+        test_labels=test.targets,
+        classes=tuple(name.split(" - ")[0] for name in dataset_class.classes),  # "0 - zero" -> "0"
+        maximum=255.0,
+    )
+
+
+READERS: dict[str, Callable[[Path], RawDataset]] = {
+    "digits": read_digits,
+    "mnist": partial(read_torchvision_idx, "MNIST"),
+    "fmnist": partial(read_torchvision_idx, "FashionMNIST"),
+}
+
+
+def import_torchvision_datasets():
+    """Import and return `torchvision.datasets`, also where torch is CPU-only and torchvision is the ordinary wheel.
+
+    In that pairing torchvision's compiled operators do not load, and `import torchvision` fails because it attaches
+    Python implementations to two of them (non-maximum suppression). Declaring the two lets the import pass; they have
+    no kernel and no data set uses them.
+    """
+    try:
+        import torchvision.datasets
+    except RuntimeError as error:
+        if "operator torchvision::nms does not exist" not in str(error):
+            raise
+        global _torchvision_declarations  # PyTorch withdraws the declarations when this object is collected
+        _torchvision_declarations = torch.library.Library("torchvision", "DEF")
+        for operator in ("nms", "qnms"):
+            _torchvision_declarations.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        import torchvision.datasets
+    return torchvision.datasets
+
+
+def _require_original_file(path: Path, md5: str, dataset_class: type) -> None:
+    """Download `path` when it is missing; raise UserError unless it is then the file with this checksum."""
+    utils = import_torchvision_datasets().utils
+    try:
+        if not path.exists():
+            _download(path, md5, dataset_class)
+        elif not utils.check_integrity(path, md5):
+            raise UserError(
+                f"{path} is not the original file (truncated or corrupt; its MD5 is not {md5}): "
+                f"delete it to download it again, or replace it with {dataset_class.mirrors[0]}{path.name}"
+            )
+    except OSError as error:
+        raise UserError(
+            f"cannot read or write {path} ({_one_line(error)}): make it accessible, "
+            f"or put {dataset_class.mirrors[0]}{path.name} (MD5 {md5}) there"
+        ) from error
+
+
+def _download(path: Path, md5: str, dataset_class: type) -> None:
+    """Fetch `path` from the first mirror that delivers it; it appears in its folder complete or not at all."""
+    utils = import_torchvision_datasets().utils
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".download-") as scratch, _socket_timeout():
+        for mirror in dataset_class.mirrors:
+            try:
+                utils.download_url(f"{mirror}{path.name}", scratch, filename=path.name, md5=md5)
+            except (OSError, HTTPException, RuntimeError) as error:
+                reason = error
+            else:
+                os.replace(Path(scratch, path.name), path)
+                return
+    file_names = ", ".join(file_name for file_name, _ in dataset_class.resources)
+    raise UserError(
+        f"{path} is missing and could not be downloaded ({_one_line(reason)}): "
+        f"put the files {file_names} from {dataset_class.mirrors[0]} into {path.parent}"
+    )
+
+
+@contextmanager
+def _socket_timeout():
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _check_values(name, root, scaling, validation_fraction, image_size, limit) -> None:
+    for key, value, allowed in (("name", name, tuple(READERS)), ("scaling", scaling, SCALINGS)):
+        if value not in allowed:
+            raise UserError(f"data.{key} is {value!r}: choose one of {', '.join(allowed)}")
+    if not isinstance(root, str) or not root:
+        raise UserError(f"data.root is {root!r}: give the path of a folder")
+    if not _is_a(Real, validation_fraction) or not 0 < validation_fraction < 1:
+        raise UserError(f"data.validation_fraction is {validation_fraction!r}: give a number above 0 and below 1")
+    for key, value in (("image_size", image_size), ("limit", limit)):
+        if value is not None and (not _is_a(int, value) or value < 1):
+            raise UserError(f"data.{key} is {value!r}: give a whole number of at least 1, or None")
+
+
+def _is_a(kind: type, value) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)

@@ -1,0 +1,108 @@
+"""What every run reports: clustering, topology and reconstruction metrics by split, and the pictures of its map."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from sacred import Ingredient
+from torch import Tensor
+
+from experiments.configuration import at_least
+from experiments.ingredients import figures
+from experiments.ingredients.compute import autocast, compute
+from experiments.ingredients.data import Split
+from experiments.ingredients.metrics import clustering_metrics, topology_metrics, winners
+from experiments.ingredients.tracking import Tracker
+from models.grid import Grid
+
+evaluation = Ingredient("evaluation", ingredients=[compute], save_git_info=False)
+evaluation.add_config(
+    every=5,  # epochs between two evaluations of the clustering while training; a phase's last epoch is always evaluated
+    test_curve=False,  # also on the test set while training, as the originals do; nothing is chosen by it
+    whole_batches=False,  # leave out the samples that do not fill a last batch, as the originals do
+)
+RULES = {"evaluation.every": at_least(1)}
+
+CHUNK = 3000
+SHOWN_RECONSTRUCTIONS = 20
+PROJECTED_SAMPLES = 2000
+
+
+@torch.no_grad()
+def in_chunks(model: torch.nn.Module, function: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+    """`function` of `inputs` `[N, ...]`, computed in evaluation mode and in chunks of the batch dimension."""
+    model.eval()
+    with autocast(device_type=inputs.device.type):
+        return torch.cat([function(chunk).float() for chunk in inputs.split(CHUNK)])
+
+
+@evaluation.capture
+def evaluated_part(split: Split, batch_size: int, whole_batches: bool) -> Split:
+    """The split, or its whole batches when the configuration asks for these alone."""
+    if not whole_batches:
+        return split
+    count = len(split) // batch_size * batch_size
+    return Split(split.inputs[:count], split.labels[:count])
+
+
+@evaluation.capture
+def evaluated_while_training(
+    epoch: int, epochs: int, validation: Split, test: Split, every: int, test_curve: bool
+) -> dict[str, Split]:
+    """The splits to evaluate after this epoch of a phase, by name; often none."""
+    if epoch % every and epoch != epochs:
+        return {}
+    return {"validation": validation, "test": test} if test_curve else {"validation": validation}
+
+
+def map_metrics(latents: Tensor, labels: Tensor, centroids: Tensor, grid: Grid, topology: bool) -> dict[str, float]:
+    """Metrics of latents `[N, D]` with labels `[N]` on a map with centroids `[K, D]`."""
+    points, codebook = latents.cpu().numpy(), centroids.detach().cpu().numpy()
+    metrics = clustering_metrics(labels.cpu().numpy(), winners(points, codebook)[0], grid.size)
+    return metrics | (topology_metrics(points, codebook, grid) if topology else {})
+
+
+def squared_error(inputs: Tensor, reconstructed: Tensor) -> Tensor:
+    """Mean squared error of each sample, `[N]`, over all its values."""
+    return (inputs - reconstructed).square().flatten(1).mean(dim=1)
+
+
+def with_prefix(prefix: str, metrics: dict[str, float]) -> dict[str, float]:
+    return {f"{prefix}/{name}": value for name, value in metrics.items()}
+
+
+def draw_map(
+    tracker: Tracker,
+    split: Split,
+    classes: Sequence[str],
+    grid: Grid,
+    latents: Tensor,
+    centroids: Tensor,
+    decoded_centroids: Tensor,
+    reconstructed: Tensor,
+    step: int,
+) -> None:
+    """Log every picture of a trained map: decoded map, hits, labels, U-matrix, nearest samples, reconstructions, latents.
+
+    Args:
+        latents: `[N, D]` of the split.
+        centroids: `[K, D]`.
+        decoded_centroids: `[K, C, H, W]`.
+        reconstructed: `[n, C, H, W]`, of the first n samples of the split.
+    """
+    inputs, labels = split.inputs.cpu().numpy(), split.labels.cpu().numpy()
+    points, codebook = latents.cpu().numpy(), centroids.detach().cpu().numpy()
+    units = winners(points, codebook)[0]
+    counts = np.zeros((grid.size, len(classes)), dtype=np.int64)
+    np.add.at(counts, (units, labels), 1)
+    pictures = {
+        "decoded_map": figures.decoded_map(decoded_centroids.cpu().numpy(), grid),
+        "hit_map": figures.hit_map(counts.sum(axis=1), grid),
+        "label_map": figures.label_map(counts, classes, grid),
+        "u_matrix": figures.u_matrix(codebook, grid),
+        "nearest_samples": figures.nearest_samples(inputs, points, codebook, grid),
+        "reconstructions": figures.reconstructions(inputs[: len(reconstructed)], reconstructed.cpu().numpy()),
+    }
+    for name, figure in pictures.items():
+        tracker.figure(name, figure, step)
+    tracker.embedding(points[:PROJECTED_SAMPLES], labels[:PROJECTED_SAMPLES], inputs[:PROJECTED_SAMPLES], step)

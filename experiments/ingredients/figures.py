@@ -1,0 +1,402 @@
+"""Pictures of a map and of its training: arrays in, a matplotlib `Figure` out.
+
+Nothing here touches pyplot's global state. Images are `[…, C, H, W]` with one (grey) or three (RGB) channels and
+intensities in [0, 1]; what lies outside is clipped. Maps are drawn as they are indexed: unit 0 top left, then row by
+row. Hatched cells are units that win no point. Arrays that do not fit the map raise ValueError.
+"""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from experiments.ingredients.metrics import winners
+from models.grid import Grid
+
+Curve = Sequence[Mapping[str, object]]
+"""Rows of a record's `curve`: each has `phase`, `epoch` (from 1 in every phase) and whatever metrics were taken."""
+
+STYLE = {
+    "figure.dpi": 100,
+    "savefig.dpi": 100,
+    "font.size": 9,
+    "axes.labelsize": 9,
+    "axes.titlesize": 9,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "text.color": "#222222",
+    "axes.edgecolor": "#777777",
+    "axes.labelcolor": "#222222",
+    "xtick.color": "#555555",
+    "ytick.color": "#555555",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": "#e6e6e6",
+    "hatch.linewidth": 0.6,
+}
+COLOUR_MAP = "cividis"  # even in lightness, and alike to all kinds of colour vision
+COLOURS = matplotlib.color_sequences["petroff10"]  # ten colours that colour-blind readers can tell apart
+MANY_COLOURS = "viridis"  # for more classes than that
+SPLIT_COLOURS = {"training": "#555555", "validation": COLOURS[0], "test": COLOURS[6]}
+
+LEFT, RIGHT, BOTTOM, SIDE = 0.6, 0.25, 0.5, 1.5  # inches around the drawing; SIDE is the room for a key at its right
+
+
+@matplotlib.rc_context(STYLE)
+def decoded_map(images: np.ndarray, grid: Grid) -> Figure:
+    """What the decoder makes of each unit's centroid; `images` [K, C, H, W]."""
+    images = _check(images, grid)
+    figure, axes = _map_figure(
+        grid, "Decoded map", "each picture: the decoder's output for one unit's centroid", images
+    )
+    _draw_pictures(axes, images.reshape(*grid.shape, *images.shape[1:]))
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def nearest_samples(inputs: np.ndarray, points: np.ndarray, centroids: np.ndarray, grid: Grid) -> Figure:
+    """For each unit, the nearest to its centroid among the `inputs` [N, C, H, W] that it wins.
+
+    Distances are those of the latent `points` [N, D] to the `centroids` [K, D].
+    """
+    inputs, centroids = np.asarray(inputs), _check(centroids, grid)
+    units, _, distance = winners(points, centroids)
+    far_to_near = np.argsort(-distance, kind="stable")
+    nearest = np.full(grid.size, -1)
+    nearest[units[far_to_near]] = far_to_near  # of several written to one unit, the last stays
+    note = "each picture: the input nearest to a unit's centroid, among those that the unit wins"
+    figure, axes = _map_figure(grid, "Nearest samples", note, inputs)
+    _draw_pictures(axes, inputs[nearest].reshape(*grid.shape, *inputs.shape[1:]))
+    _hatch(axes, nearest < 0, grid)
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def hit_map(hits: np.ndarray, grid: Grid) -> Figure:
+    """How many points each unit wins; `hits` [K]."""
+    hits = _check(hits, grid).astype(np.int64)
+    note = f"{hits.sum():,} points; {np.count_nonzero(hits)} of {grid.size} units win at least one"
+    figure, axes = _map_figure(grid, "Hit map", note, side=SIDE)
+    _draw_values(axes, np.where(hits > 0, hits, np.nan), grid, "points that the unit wins", from_zero=True)
+    if _cell_width(grid) >= 0.38:
+        _write(axes, [f"{count:,}" if count else "" for count in hits], grid)
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def label_map(counts: np.ndarray, class_names: Sequence[str], grid: Grid) -> Figure:
+    """The majority class of each unit; `counts` [K, classes] says how many points of each class a unit wins.
+
+    Of classes that are equally frequent in a unit the first is drawn.
+    """
+    counts = _check(counts, grid)
+    if counts.shape[1] != len(class_names):
+        raise ValueError(f"{counts.shape[1]} classes counted, {len(class_names)} class names given")
+    hits, majority = counts.sum(axis=1), counts.argmax(axis=1)
+    share = counts.max(axis=1) / np.maximum(hits, 1)
+    purity = counts.max(axis=1).sum() / max(hits.sum(), 1)
+    colours = _class_colours(len(class_names))
+    short = all(len(name) <= 2 for name in class_names)
+    marks = list(class_names) if short else [str(index) for index in range(len(class_names))]
+    key = [
+        Patch(color=colour, label=name if short else f"{mark}  {name}")
+        for colour, mark, name in zip(colours, marks, class_names, strict=True)
+    ]
+
+    numbers = _cell_width(grid) >= 0.38
+    note = "colour: most frequent class of the unit; area of the square: its share of the unit's points"
+    note += "; small number: points" if numbers else ""
+    note += f"; purity of all {hits.sum():,} points: {purity:.3f}"
+    figure, axes = _map_figure(grid, "Label map", note, side=SIDE, least_height=0.19 * (len(key) + 1))
+    for unit, (row, column) in enumerate(grid.coordinates.tolist()):
+        side = 0.96 * np.sqrt(share[unit])
+        corner = (column - side / 2, row - side / 2)
+        if hits[unit]:
+            axes.add_patch(
+                Rectangle(corner, side, side, facecolor=colours[majority[unit]], linewidth=0, gid=f"unit {unit}")
+            )
+    _hatch(axes, hits == 0, grid)
+    if _cell_width(grid) >= 0.2:
+        inks = [_ink(colours[index]) for index in majority]
+        used = hits > 0
+        _write(axes, np.where(used, np.take(marks, majority), ""), grid, 10 if numbers else 7, inks, -0.1 * numbers)
+        if numbers:
+            _write(axes, [f"{count:,}" if count else "" for count in hits], grid, 6, inks, 0.2)
+    axes.legend(handles=key, title="class", loc="upper left", bbox_to_anchor=(1, 1), alignment="left")
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def u_matrix(centroids: np.ndarray, grid: Grid) -> Figure:
+    """Unified distance matrix: how far each of the `centroids` [K, D] lies from its neighbours on the grid."""
+    centroids = _check(centroids, grid).astype(np.float64)
+    neighbours = grid.neighbours.numpy()
+    exists = (neighbours >= 0) & (neighbours != np.arange(grid.size)[:, None])
+    distances = np.stack([np.linalg.norm(centroids - centroids[step], axis=1) for step in neighbours.T], axis=1)
+    number = exists.sum(axis=1)
+    mean = np.where(number > 0, (distances * exists).sum(axis=1) / np.maximum(number, 1), np.nan)
+    figure, axes = _map_figure(grid, "U-matrix", "bright: far from its neighbours, a border between regions", side=SIDE)
+    _draw_values(axes, mean, grid, "mean Euclidean distance\nto neighbouring centroids")
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def reconstructions(originals: np.ndarray, reconstructed: np.ndarray) -> Figure:
+    """`originals` [N, C, H, W], each above its `reconstructed` picture, ten to a line."""
+    originals, reconstructed = np.asarray(originals, np.float64), np.asarray(reconstructed, np.float64)
+    if originals.ndim != 4 or originals.shape != reconstructed.shape or not len(originals):
+        raise ValueError(f"expected two batches of images of one shape, not {originals.shape}, {reconstructed.shape}")
+    columns = min(len(originals), 10)
+    lines = -(-len(originals) // columns)
+    pictures = np.ones((lines * columns, 2, *originals.shape[1:]))
+    pictures[: len(originals)] = np.stack([originals, reconstructed], axis=1)
+    pictures = pictures.reshape(lines, columns, *pictures.shape[1:]).swapaxes(1, 2)  # [lines, 2, columns, C, H, W]
+    cell = 0.7
+    height, width = 2 * lines * cell * originals.shape[2] / originals.shape[3], columns * cell
+    error = ((originals - reconstructed) ** 2).mean()
+    note = f"each input above its reconstruction; mean squared error per value: {error:.4f}"
+    figure, top = _figure(LEFT + 0.5 + width + RIGHT, height - 0.3, "Reconstructions", note)
+    axes = _place(figure, LEFT + 0.5, top, width, height)
+    _draw_pictures(axes, pictures.reshape(2 * lines, *pictures.shape[2:]))
+    for line in range(1, lines):
+        axes.axhline(2 * line - 0.5, color="white", linewidth=6)
+    axes.set_xticks([])
+    axes.set_yticks(range(2 * lines), ["input", "reconstruction"] * lines)
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def learning_curves(curve: Curve, metrics: Sequence[str]) -> Figure:
+    """One panel per metric over the epochs of all phases.
+
+    The panel of `purity` shows the columns `purity` (taken while training), `validation/purity` and `test/purity`, as
+    far as the curve has them.
+    """
+    starts, note = _phases([curve])
+    figure, panels = _panels(len(metrics), "Learning curves", note)
+    for axes, metric in zip(panels, metrics, strict=True):
+        for split, colour in SPLIT_COLOURS.items():
+            epochs, values = _series(curve, metric if split == "training" else f"{split}/{metric}", starts)
+            if len(epochs):
+                axes.plot(epochs, values, color=colour, label=split, **_markers(epochs))
+        _finish_panel(axes, metric, starts)
+        if axes.lines:
+            axes.legend()
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def curve_comparison(
+    curves: Sequence[Curve], reference: Curve, names: tuple[str, str], metrics: Sequence[str]
+) -> Figure:
+    """Our `curves`, one per seed, beside a `reference`; `names` of ours and of theirs; one column of panels per metric.
+
+    Above both, below the difference ours - theirs at the epochs that both have. With several seeds: their mean, and a
+    band from the least to the greatest. The reference's rows carry our phases' and metrics' names; ValueError if it
+    has a phase that our curves lack, or without curves.
+    """
+    if not curves:
+        raise ValueError("no curves to compare")
+    starts, note = _phases(curves)
+    unknown = {row["phase"] for row in reference} - set(starts)
+    if unknown:
+        raise ValueError(f"the reference has phases that our curves lack: {sorted(unknown)}")
+    seeds = f"{names[0]}, {len(curves)} seeds (mean, range)" if len(curves) > 1 else f"{names[0]}, 1 seed"
+    figure, panels = _panels(2 * len(metrics), f"{names[0]} beside {names[1]}", note, len(metrics))
+    for metric, above, below in zip(metrics, panels[: len(metrics)], panels[len(metrics) :], strict=True):
+        theirs = dict(zip(*_series(reference, metric, starts), strict=True))
+        series = [dict(zip(*_series(curve, metric, starts), strict=True)) for curve in curves]
+        ours = {epoch: [one[epoch] for one in series] for epoch in sorted(set(series[0]).intersection(*series))}
+        _draw_band(above, ours, seeds)
+        above.plot(list(theirs), list(theirs.values()), color="#222222", linewidth=1, linestyle="--", label=names[1])
+        shared = {epoch: np.subtract(values, theirs[epoch]) for epoch, values in ours.items() if epoch in theirs}
+        _draw_band(below, shared, "difference")
+        below.axhline(0, color="#222222", linewidth=1, linestyle="--")
+        _finish_panel(above, metric, starts)
+        _finish_panel(below, f"{metric}: ours - theirs", starts)
+        below.sharex(above)
+    panels[0].legend()
+    return figure
+
+
+def _check(values: np.ndarray, grid: Grid) -> np.ndarray:
+    values = np.asarray(values)
+    if len(values) != grid.size:
+        raise ValueError(f"{len(values)} entries do not fit a map of {grid.size} units")
+    return values
+
+
+def _figure(width: float, height: float, title: str, note: str) -> tuple[Figure, float]:
+    """A figure with a heading above `height` inches for the drawing, and the drawing's upper edge in inches."""
+    width = max(width, 4.2)
+    lines = textwrap.wrap(note, int((width - 0.3) * 17))
+    heading = 0.42 + 0.16 * len(lines)
+    figure = Figure(figsize=(width, height + BOTTOM + heading + 0.1))
+    FigureCanvasAgg(figure)
+    total = figure.get_figheight()
+    figure.text(0.15 / width, 1 - 0.1 / total, title, va="top", size=12, weight="bold")
+    figure.text(0.15 / width, 1 - 0.36 / total, "\n".join(lines), va="top", size=8.5, color="#555555", linespacing=1.3)
+    return figure, total - heading - 0.1
+
+
+def _place(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
+    """Axes at a place given in inches from the figure's lower left corner."""
+    across, up = figure.get_size_inches()
+    return figure.add_axes((left / across, (top - height) / up, width / across, height / up))
+
+
+def _cell_width(grid: Grid) -> float:
+    """Inches: a map is about 5.6 wide or high, but its cells stay readable and the whole below 12."""
+    longest = max(grid.shape)
+    return min(0.7, max(5.6 / longest, 0.3), 12 / longest)
+
+
+def _map_figure(
+    grid: Grid, title: str, note: str, images: np.ndarray | None = None, side: float = RIGHT, least_height: float = 1.4
+) -> tuple[Figure, Axes]:
+    """Axes in which unit (row, column) is the cell around that point; cells as high as `images` ask for."""
+    rows, columns = grid.shape
+    aspect = 1 if images is None else images.shape[2] / images.shape[3]
+    width, height = columns * _cell_width(grid), rows * _cell_width(grid) * aspect
+    title += f" ({rows} × {columns} {'torus' if grid.torus else 'units'})"
+    note += "; opposite edges of the torus are neighbours" if grid.torus else ""
+    figure, top = _figure(LEFT + width + side, max(height, least_height if side > RIGHT else 0), title, note)
+    axes = _place(figure, LEFT, top, width, height)
+    axes.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5), xlabel="column", ylabel="row")
+    axes.xaxis.set_major_locator(MaxNLocator(16, integer=True, min_n_ticks=1))
+    axes.yaxis.set_major_locator(MaxNLocator(16, integer=True, min_n_ticks=1))
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return figure, axes
+
+
+def _draw_pictures(axes: Axes, pictures: np.ndarray) -> None:
+    """`pictures` [rows, columns, C, H, W] as one mosaic, a thin white line between them."""
+    rows, columns, channels, height, width = pictures.shape
+    if channels not in (1, 3):
+        raise ValueError(f"images need 1 or 3 channels, not {channels}")
+    mosaic = pictures.transpose(0, 3, 1, 4, 2).reshape(rows * height, columns * width, channels).clip(0, 1)
+    extent = (-0.5, columns - 0.5, rows - 0.5, -0.5)
+    axes.imshow(mosaic[..., 0] if channels == 1 else mosaic, cmap="gray", vmin=0, vmax=1, extent=extent, aspect="auto")
+    for row in range(1, rows):
+        axes.axhline(row - 0.5, color="white", linewidth=0.8)
+    for column in range(1, columns):
+        axes.axvline(column - 0.5, color="white", linewidth=0.8)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+
+
+def _draw_values(axes: Axes, values: np.ndarray, grid: Grid, label: str, from_zero: bool = False) -> None:
+    """`values` [K] as colours with a colour bar; NaN is hatched."""
+    image = axes.imshow(values.reshape(grid.shape), cmap=COLOUR_MAP, vmin=0 if from_zero else None, aspect="auto")
+    _hatch(axes, np.isnan(values), grid)
+    figure = axes.figure
+    across, up = figure.get_size_inches()
+    box = axes.get_position()
+    height = max(box.height * up, 1.4)
+    bar = _place(figure, box.x1 * across + 0.15, box.y1 * up, 0.15, height)
+    figure.colorbar(image, cax=bar, label=label).outline.set_visible(False)
+
+
+def _hatch(axes: Axes, empty: np.ndarray, grid: Grid) -> None:
+    for row, column in grid.coordinates.numpy()[empty].tolist():
+        axes.add_patch(
+            Rectangle(
+                (column - 0.5, row - 0.5), 1, 1, facecolor="#f4f4f4", edgecolor="#c0c0c0", hatch="////", linewidth=0
+            )
+        )
+
+
+def _write(
+    axes: Axes, texts: Sequence[str], grid: Grid, size: float = 7, inks: Sequence[str] | None = None, lower: float = 0
+) -> None:
+    """One of `texts` [K] in each cell, `lower` cells below its middle; without `inks`, readable on the drawn values."""
+    if inks is None:
+        image = axes.images[0]
+        inks = [_ink(colour[:3]) for colour in image.to_rgba(image.get_array()).reshape(-1, 4)]
+    for text, ink, (row, column) in zip(texts, inks, grid.coordinates.tolist(), strict=True):
+        axes.text(column, row + lower, text, ha="center", va="center", size=size, color=ink)
+
+
+def _ink(colour: Sequence[float]) -> str:
+    """Black or white, whichever is easier to read on `colour`."""
+    red, green, blue = to_rgb(colour)
+    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
+
+
+def _class_colours(number: int) -> list[tuple[float, float, float]]:
+    if number <= len(COLOURS):
+        return [to_rgb(colour) for colour in COLOURS[:number]]
+    return [to_rgb(colour) for colour in matplotlib.colormaps[MANY_COLOURS](np.linspace(0, 1, number))]
+
+
+def _phases(curves: Sequence[Curve]) -> tuple[dict[str, int], str]:
+    """How many epochs passed before each phase, in the order of their appearance, and a note that says so."""
+    lengths: dict[str, int] = {}
+    for curve in curves:
+        for row in curve:
+            lengths[row["phase"]] = max(lengths.get(row["phase"], 0), row["epoch"])
+    starts, passed = {}, 0
+    for phase, length in lengths.items():
+        starts[phase] = passed
+        passed += length
+    spans = [f"{phase} {starts[phase] + 1}–{starts[phase] + length}" for phase, length in lengths.items()]
+    return starts, f"epochs: {', '.join(spans)}" + ("; dotted lines part the phases" if len(spans) > 1 else "")
+
+
+def _series(curve: Curve, column: str, starts: Mapping[str, int]) -> tuple[list[int], list[float]]:
+    """Epochs, counted through all phases, and values of the rows that have a finite number in `column`."""
+    rows = [row for row in curve if row.get(column) is not None and np.isfinite(row[column])]
+    return [starts[row["phase"]] + row["epoch"] for row in rows], [float(row[column]) for row in rows]
+
+
+def _draw_band(axes: Axes, values: Mapping[int, Sequence[float]], label: str) -> None:
+    """The mean over seeds of `values` (epoch → one value per seed), and their range where there are several."""
+    epochs, seeds = list(values), np.array(list(values.values())).reshape(len(values), -1)
+    if seeds.shape[1] > 1:
+        axes.fill_between(epochs, seeds.min(axis=1), seeds.max(axis=1), color=COLOURS[0], alpha=0.3, linewidth=0)
+    mean = seeds.mean(axis=1) if len(epochs) else []
+    axes.plot(epochs, mean, color=COLOURS[0], label=label, **_markers(epochs))
+
+
+def _markers(epochs: Sequence[int]) -> dict[str, object]:
+    return {"linewidth": 1.4, "marker": "o" if len(epochs) <= 30 else None, "markersize": 3}
+
+
+def _panels(number: int, title: str, note: str, columns: int = 3) -> tuple[Figure, list[Axes]]:
+    """`number` panels, `columns` to a line, below a heading."""
+    columns = min(number, columns)
+    lines = -(-number // columns)
+    width, height, gap_across, gap_down = 3.1, 2.1, 0.7, 0.75
+    across = columns * width + (columns - 1) * gap_across
+    figure, top = _figure(LEFT + 0.1 + across + RIGHT, lines * height + (lines - 1) * gap_down + 0.25, title, note)
+    return figure, [
+        _place(
+            figure,
+            LEFT + 0.1 + index % columns * (width + gap_across),
+            top - 0.25 - index // columns * (height + gap_down),
+            width,
+            height,
+        )
+        for index in range(number)
+    ]
+
+
+def _finish_panel(axes: Axes, metric: str, starts: Mapping[str, int]) -> None:
+    axes.set_title(metric, loc="left")
+    axes.set_xlabel("epoch")
+    axes.grid(axis="y")
+    axes.set_axisbelow(True)
+    axes.margins(x=0.02)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    for start in list(starts.values())[1:]:
+        axes.axvline(start + 0.5, color="#999999", linewidth=0.8, linestyle=":", zorder=0)

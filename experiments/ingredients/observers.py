@@ -1,0 +1,211 @@
+"""The run folder: Sacred's file observer, made safe to be the source of truth, and the redaction of what is stored.
+
+Nothing here imports torch: tensors and arrays are recognised by their `tolist`.
+"""
+
+import json
+import math
+import os
+import re
+import threading
+from pathlib import Path
+
+from sacred.observers import FileStorageObserver
+from sacred.utils import apply_backspaces_and_linefeeds
+
+from experiments.errors import UserError
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+_CREDENTIALS = re.compile(
+    r"(?P<mongo>mongodb(?:\+srv)?://)[^\s'\"]*@"  # up to the last @: an unescaped password may hold / and @
+    r"|(?P<other>[a-z][a-z0-9+.-]*://)[^\s/'\"@]+@",
+    re.IGNORECASE,
+)
+_SECRET_OPTIONS = re.compile(r"((?:tlsCertificateKeyFilePassword|authMechanismProperties)=)[^&\s'\"]+", re.IGNORECASE)
+_MONGO_URL = re.compile(r"(mongodb(?:\+srv)?://)[^\s'\"]+", re.IGNORECASE)
+
+OUTPUT_HEAD, OUTPUT_TAIL = 200_000, 800_000  # characters kept of the captured output; a Mongo document holds 16 MB
+_OUTPUT_GAP = "\n[… the middle of a very long output is left out …]\n"
+_LARGEST_ARRAY = 10_000  # elements
+
+
+def _map_strings(function, value):
+    """Apply `function` to every string in nested dictionaries and lists."""
+    if isinstance(value, str):
+        return function(value)
+    if isinstance(value, dict):
+        return {_map_strings(function, key): _map_strings(function, item) for key, item in list(value.items())}
+    if isinstance(value, (list, tuple)):
+        return [_map_strings(function, item) for item in value]
+    return value
+
+
+def redact(value):
+    """A copy of a string, config or other nested value without credentials.
+
+    `mongodb://user:secret@host/db` becomes `mongodb://***@host/db`; so do the credentials of any other URL.
+    """
+
+    def clean(text: str) -> str:
+        text = _CREDENTIALS.sub(lambda match: (match["mongo"] or match["other"]) + "***@", text)
+        return _SECRET_OPTIONS.sub(r"\1***", text)
+
+    return _map_strings(clean, value)
+
+
+def relative(path: str | Path) -> str:
+    """`path` as a record states it: relative to the project; of an absolute path elsewhere only the last part."""
+    path = Path(path)
+    if not path.is_absolute():
+        return path.as_posix()
+    return path.relative_to(PROJECT).as_posix() if path.is_relative_to(PROJECT) else path.name
+
+
+def for_record(config: dict) -> dict:
+    """A copy of a config that may be published: no credentials, no database host, no absolute path."""
+
+    def clean(text: str) -> str:
+        return _MONGO_URL.sub(r"\1***", relative(text) if Path(text).is_absolute() else text)
+
+    return _map_strings(clean, redact(config))
+
+
+def plain(value):
+    """`value` as JSON and MongoDB can hold it; anything else becomes its description."""
+    if value is None or isinstance(value, (bool, float, str)):
+        return value
+    if isinstance(value, int):
+        return int(value) if -(2**63) <= value < 2**63 else str(value)
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in list(value.items())}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):  # torch, NumPy
+        shape = list(getattr(value, "shape", ()))
+        return plain(value.tolist()) if math.prod(shape) <= _LARGEST_ARRAY else f"array of shape {shape}"
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    return str(value)
+
+
+def captured_output(text: str) -> str:
+    """What is kept of the captured output: progress bars as a terminal would show them, no credentials, bounded length.
+
+    Sacred calls this at every heartbeat with the text returned last time plus what is new.
+    """
+    control = min((at for at in (text.find("\r"), text.find("\b")) if at >= 0), default=len(text))
+    clean = text.rfind("\n", 0, control) + 1
+    text = redact(text[:clean] + apply_backspaces_and_linefeeds(text[clean:]))
+    if len(text) > OUTPUT_HEAD + len(_OUTPUT_GAP) + OUTPUT_TAIL:
+        text = text[:OUTPUT_HEAD] + _OUTPUT_GAP + text[-OUTPUT_TAIL:]
+    return text
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace the file in one step, so that neither a reader nor a killed process ever leaves half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _guarded(event: str):
+    """An event of the file observer, one at a time (heartbeats come from a second thread), its failure remembered."""
+
+    def handle(self, *args, **kwargs):
+        with self.lock:
+            if self.dir is None:  # the run never started
+                return
+            try:
+                getattr(super(RunFolderObserver, self), event)(*args, **kwargs)
+            except Exception as error:
+                self.error = self.error or error
+                raise
+
+    return handle
+
+
+class RunFolderObserver(FileStorageObserver):
+    """Sacred's `FileStorageObserver`, with four differences.
+
+    Every file is written atomically; every value is made storable and free of credentials; the captured output is
+    rewritten as a whole (Sacred appends from a cursor that is wrong once a progress bar has shortened the text); and a
+    failure is remembered in `error`, after which the run can no longer end as COMPLETED.
+    """
+
+    def __init__(self, folder: Path):
+        super().__init__(folder, priority=40)  # first of all observers: it gives the run its id
+        self.lock = threading.RLock()
+        self.error: Exception | None = None
+
+    log_metrics = _guarded("log_metrics")
+    heartbeat_event = _guarded("heartbeat_event")
+    interrupted_event = _guarded("interrupted_event")
+    failed_event = _guarded("failed_event")
+    resource_event = _guarded("resource_event")
+    artifact_event = _guarded("artifact_event")
+    _complete = _guarded("completed_event")
+
+    def queued_event(self, *args, **kwargs):
+        raise UserError("--queue is not supported: nothing would start the queued run")
+
+    def started_event(self, ex_info, *args, **kwargs):
+        try:
+            return super().started_event(dict(ex_info), *args, **kwargs)
+        except OSError as error:
+            self.dir = None
+            raise _unwritable(self.basedir, error) from error
+
+    def completed_event(self, stop_time, result):
+        if self.error:
+            self.failed_event(stop_time, [self.complaint()])
+        else:
+            self._complete(stop_time, result)
+
+    def save_json(self, obj, filename):
+        text = json.dumps(redact(plain(obj)), sort_keys=True, indent=2)
+        write_atomically(Path(self.dir, filename), text.encode("utf-8", "replace"))
+
+    def save_cout(self):
+        write_atomically(Path(self.dir, "cout.txt"), redact(self.cout).encode("utf-8", "replace"))
+
+    def save_file(self, filename, target_name=None):
+        super().save_file(filename, target_name)
+        name = target_name or os.path.basename(filename)
+        if name in self.run_entry["artifacts"]:  # saved again: a later version of the same picture
+            self.run_entry["artifacts"].remove(name)
+
+    def complaint(self) -> str:
+        """One line that says why the run folder is not whole."""
+        reason = self.error.strerror if isinstance(self.error, OSError) and self.error.strerror else str(self.error)
+        return (
+            f"the run folder {os.path.relpath(self.dir)} could not be written ({reason}), so its record is incomplete: "
+            "mend that, then start again or resume from a checkpoint"
+        )
+
+
+def _unwritable(folder: str | Path, error: OSError) -> UserError:
+    return UserError(
+        f"cannot write run folders to {os.path.relpath(folder)} ({error.strerror}): "
+        "choose another place with tracking.runs_dir=FOLDER"
+    )
+
+
+def check_writable(folder: Path) -> None:
+    """Raise UserError if run folders cannot be made below `folder`; creates nothing."""
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not existing.is_dir():
+        raise _unwritable(folder, NotADirectoryError(0, f"{existing.name} is a file"))
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise _unwritable(folder, PermissionError(0, "no permission to write there"))
+
+
+def check_observers(run) -> None:
+    """Raise UserError if the run folder of a Sacred run is not whole; call it after the run has ended."""
+    for observer in run.observers:
+        if isinstance(observer, RunFolderObserver) and observer.error:
+            raise UserError(observer.complaint())

@@ -1,0 +1,62 @@
+"""The small JSON file that every finished run leaves: all that a table needs to know about it."""
+
+import json
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from experiments.ingredients.compute import hardware, versions
+from experiments.ingredients.data import PROJECT_FOLDER
+from experiments.ingredients.observers import for_record, write_atomically
+from experiments.ingredients.training import Progress
+
+FILE_NAME = "record.json"
+FORMAT = 1
+
+
+def write_record(
+    folder: Path,
+    experiment: str,
+    config: Mapping[str, Any],
+    metrics: Mapping[str, float],
+    progress: Progress,
+    device: torch.device,
+    data_checksum: str,
+) -> None:
+    """Write `record.json` into the run folder. It names no host, no credential and no absolute path."""
+    record = {
+        "format": FORMAT,
+        "experiment": experiment,
+        "config_name": None,
+        "seed": config["seed"],
+        "status": "COMPLETED",
+        "config": for_record(config),
+        "metrics": dict(metrics),
+        "curve": _short(progress.history),
+        "seconds": {name: round(seconds, 1) for name, seconds in progress.seconds.items()},
+        "git_commit": _git("rev-parse", "HEAD"),
+        "git_dirty": bool(_git("status", "--porcelain", "--", ".", ":!results")),
+        "versions": versions(),
+        "hardware": hardware(device),
+        "data_checksum": data_checksum,
+    }
+    write_atomically(folder / FILE_NAME, (json.dumps(record, indent=1) + "\n").encode())
+
+
+def _short(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The evaluated epochs, rounded to five digits."""
+    rows = [row for row in history if any("/" in key for key in row)]
+    return [
+        {key: float(f"{value:.5g}") if isinstance(value, float) else value for key, value in row.items()} for row in rows
+    ]
+
+
+def _git(*arguments: str) -> str | None:
+    """Output of a git command in the project's folder; None where it is no clone."""
+    done = subprocess.run(
+        ["git", *arguments], cwd=PROJECT_FOLDER, capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() if done.returncode == 0 else None

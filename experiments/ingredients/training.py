@@ -1,0 +1,310 @@
+"""The phase runner that all models share.
+
+Training is data: a list of phases, each with its epochs, learning rates and loss function. `train` runs them in order
+with one optimiser, one progress bar, checkpoints, and a resume that ends with the numbers of an uninterrupted run.
+"""
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from sacred import Ingredient
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from experiments.configuration import at_least, between, positive
+from experiments.errors import UserError
+from experiments.ingredients import checkpoint
+from experiments.ingredients.compute import autocast, compiled, compute
+from experiments.ingredients.optimization import PhasedAdam
+from experiments.ingredients.tracking import Tracker
+
+training = Ingredient("training", ingredients=[compute], save_git_info=False)
+training.add_config(
+    batch_size=300,  # samples per step; an incomplete last batch is dropped
+    shuffle=True,  # a new order every epoch; false keeps the order of the data set
+    learning_rate=0.001,  # of Adam
+    decay_factor=0.99,  # the learning rate is multiplied by this ...
+    decay_steps=5000,  # ... every so many steps, counted over all phases
+    fresh_optimizer=False,  # forget Adam's moments and step counter at the start of every phase
+    checkpoint_every=10,  # epochs between checkpoints; every phase ends with one too
+)
+RULES = {
+    "training.batch_size": at_least(1),
+    "training.learning_rate": positive,
+    "training.decay_factor": between(0, 1),
+    "training.decay_steps": at_least(1),
+    "training.checkpoint_every": at_least(1),
+}
+
+Terms = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Update:
+    """One optimiser step per batch.
+
+    Attributes:
+        loss: called with the batch's columns by name; returns scalar terms, the one called `loss` is minimised.
+        learning_rates: spread evenly over the phase's epochs, each decayed by `training.decay_factor`.
+    """
+
+    loss: Callable[..., Terms]
+    learning_rates: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stage of training.
+
+    Attributes:
+        name: appears in the progress bar, in TensorBoard tags and in `seconds`.
+        epochs: passes over the training set.
+        updates: optimiser steps per batch, in order.
+        columns: called at the start of every epoch; returns further per-sample tensors `[N, ...]` that the losses take.
+    """
+
+    name: str
+    epochs: int
+    updates: tuple[Update, ...]
+    columns: Callable[[], dict[str, Tensor]] | None = None
+
+
+@dataclass
+class Epoch:
+    """What an epoch has fixed at its start and gathered so far."""
+
+    order: Tensor | None
+    columns: dict[str, Tensor]
+    totals: Terms = field(default_factory=dict)
+    step: int = 0
+
+
+@dataclass
+class Progress:
+    """Where a training stands, beside the weights; plain values, so that a checkpoint can hold it."""
+
+    phase: int = 0
+    epoch: int = 0
+    global_step: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class Trainer:
+    """Runs phases on a training set, logs them, and can stop and continue anywhere.
+
+    Args:
+        model: trained in place.
+        phases: run in this order.
+        inputs: the training set `[N, ...]` on the model's device; batches of it reach the losses as `inputs`.
+        tracker: receives every epoch's means of all loss terms and what `evaluate` returns.
+        evaluate: called after every epoch with the phase and the number of its finished epochs; may return nothing.
+        config: the whole configuration; `config["resume"]` names the run folder to continue, or is None.
+
+    Raises:
+        UserError: the batch is larger than the set, or the checkpoint to resume does not fit.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        phases: list[Phase],
+        inputs: Tensor,
+        tracker: Tracker,
+        evaluate: Callable[[Phase, int], dict[str, float]],
+        config: dict[str, Any],
+    ) -> None:
+        settings = config["training"]
+        self.batch_size = settings["batch_size"]
+        if self.batch_size > len(inputs):
+            raise UserError(f"training.batch_size={self.batch_size} exceeds the {len(inputs)} samples: lower it")
+        self.model, self.phases, self.inputs = model, phases, inputs
+        self.tracker, self.evaluate, self.settings = tracker, evaluate, settings
+        self.steps_per_epoch = len(inputs) // self.batch_size
+        self.optimizer = PhasedAdam(model.parameters())
+        self.progress = Progress()
+        self.epoch: Epoch | None = None
+        self.fingerprint = checkpoint.fingerprint(config)
+        if config["resume"]:
+            self._restore(Path(config["resume"]) / checkpoint.FILE_NAME)
+
+    def run(self) -> Progress:
+        """Train until the last phase ends; return the history and the seconds by phase.
+
+        Raises:
+            UserError: a loss is not finite.
+            KeyboardInterrupt: after a checkpoint was saved, when the process was asked to stop.
+        """
+        total = sum(phase.epochs for phase in self.phases) * self.steps_per_epoch
+        done = self._epochs_done() * self.steps_per_epoch + (self.epoch.step if self.epoch else 0)
+        with _deferred_signals() as signals, tqdm(total=total, initial=done, unit="step", mininterval=1.0) as bar:
+            self.signals, self.bar = signals, bar
+            while self.progress.phase < len(self.phases):
+                self._run_phase(self.phases[self.progress.phase])
+                self.progress.phase += 1
+                self.progress.epoch = 0
+                self._save()
+        return self.progress
+
+    def _run_phase(self, phase: Phase) -> None:
+        losses = [compiled(update.loss) for update in phase.updates]
+        if self.settings["fresh_optimizer"] and self.progress.epoch == 0 and self.epoch is None:
+            self.optimizer = PhasedAdam(self.model.parameters())
+        while self.progress.epoch < phase.epochs:
+            self._run_epoch(phase, losses)
+            self.epoch = None
+            if self.progress.epoch % self.settings["checkpoint_every"] == 0 and self.progress.epoch < phase.epochs:
+                self._save()
+
+    def _run_epoch(self, phase: Phase, losses: list[Callable[..., Terms]]) -> None:
+        start = time.perf_counter()
+        self.bar.set_description(f"{phase.name} {self.progress.epoch + 1}/{phase.epochs}")
+        if self.epoch is None:
+            self.epoch = Epoch(self._order(), phase.columns() if phase.columns else {})
+        rates = [self._learning_rate(update, phase) for update in phase.updates]
+        self.model.train()
+        while self.epoch.step < self.steps_per_epoch:
+            self._train_step(losses, rates)
+            if self.signals.received is not None:
+                self._account(phase, start)
+                self._save()
+                self.signals.deliver()
+        self._account(phase, start)
+        self._finish_epoch(phase, time.perf_counter() - start)
+
+    def _train_step(self, losses: list[Callable[..., Terms]], rates: list[float]) -> None:
+        epoch, progress = self.epoch, self.progress
+        batch = self._batch()
+        for loss, rate in zip(losses, rates, strict=True):
+            with autocast(device_type=self.inputs.device.type):
+                terms = loss(**batch)
+            self.optimizer.zero_grad()
+            terms["loss"].backward()
+            decays = progress.global_step // self.settings["decay_steps"]
+            self.optimizer.step_at(rate * self.settings["decay_factor"] ** decays)
+            progress.global_step += 1
+            for name, value in terms.items():
+                epoch.totals[name] = epoch.totals.get(name, 0.0) + value.detach()
+        epoch.step += 1
+        self.bar.update()
+
+    def _finish_epoch(self, phase: Phase, seconds: float) -> None:
+        """Read the epoch's means from the device once, check, evaluate and log them."""
+        progress = self.progress
+        names, totals = zip(*self.epoch.totals.items(), strict=True)
+        means = (torch.stack([total.float() for total in totals]) / self.steps_per_epoch).tolist()
+        row: dict[str, Any] = {"phase": phase.name, "epoch": progress.epoch + 1, "seconds": round(seconds, 3)}
+        row |= dict(zip(names, means, strict=True))
+        if not all(math.isfinite(mean) for mean in means):
+            self._save("failed.pt")
+            broken = ", ".join(name for name in names if not math.isfinite(row[name]))
+            raise UserError(
+                f"{broken} is not finite in {phase.name} epoch {row['epoch']}: lower training.learning_rate or the loss "
+                f"weights (state kept in {self.tracker.folder / 'failed.pt'})"
+            )
+        progress.epoch += 1
+        start = time.perf_counter()
+        row |= self.evaluate(phase, progress.epoch)
+        self._add_seconds("evaluation", time.perf_counter() - start)
+        progress.history.append(row)
+        self._log(row, self._epochs_done())
+        shown = {name: row[name] for name in ("loss", "validation/nmi_geometric", "validation/purity") if name in row}
+        rate = self.steps_per_epoch * self.batch_size / seconds
+        self.bar.set_postfix({name.rpartition("/")[2]: f"{value:.4g}" for name, value in shown.items()}, samples=f"{rate:.0f}/s")
+
+    def _log(self, row: dict[str, Any], step: int) -> None:
+        scalars = {key: value for key, value in row.items() if key not in ("phase", "epoch")}
+        self.tracker.scalars(
+            {key if "/" in key else f"{row['phase']}/{key}": value for key, value in scalars.items()}, step
+        )
+
+    def _order(self) -> Tensor | None:
+        return torch.randperm(len(self.inputs), device=self.inputs.device) if self.settings["shuffle"] else None
+
+    def _batch(self) -> dict[str, Tensor]:
+        span = slice(self.epoch.step * self.batch_size, (self.epoch.step + 1) * self.batch_size)
+        rows = span if self.epoch.order is None else self.epoch.order[span]
+        return {name: column[rows] for name, column in {"inputs": self.inputs, **self.epoch.columns}.items()}
+
+    def _learning_rate(self, update: Update, phase: Phase) -> float:
+        return update.learning_rates[self.progress.epoch * len(update.learning_rates) // phase.epochs]
+
+    def _epochs_done(self) -> int:
+        return sum(phase.epochs for phase in self.phases[: self.progress.phase]) + self.progress.epoch
+
+    def _account(self, phase: Phase, start: float) -> None:
+        self._add_seconds(phase.name, time.perf_counter() - start)
+
+    def _add_seconds(self, name: str, seconds: float) -> None:
+        self.progress.seconds[name] = self.progress.seconds.get(name, 0.0) + seconds
+
+    def _save(self, name: str = checkpoint.FILE_NAME) -> None:
+        state = {
+            "fingerprint": self.fingerprint,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "progress": vars(self.progress),
+            "epoch": vars(self.epoch) if self.epoch else None,
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+        checkpoint.save(self.tracker.folder / name, state)
+
+    def _restore(self, path: Path) -> None:
+        state = checkpoint.load(path, self.fingerprint)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.progress = Progress(**state["progress"])
+        device = self.inputs.device
+        if state["epoch"]:
+            self.epoch = Epoch(**_moved(state["epoch"], device))
+        for step, row in enumerate(self.progress.history, start=1):
+            self._log(row, step)
+        torch.set_rng_state(state["rng"])
+        if state["cuda_rng"]:
+            torch.cuda.set_rng_state_all(state["cuda_rng"])
+        self._save()
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, dict):
+        return {key: _moved(item, device) for key, item in value.items()}
+    return value.to(device) if isinstance(value, Tensor) else value
+
+
+class _Signals:
+    """SIGINT and SIGTERM as a flag that the training loop reads between two steps."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self.previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        for number in self.previous:
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, _frame: object) -> None:
+        self.received = number
+
+    def restore(self) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+    def deliver(self) -> None:
+        """Hand the signal to whom it was meant for, now that the state is saved."""
+        self.restore()
+        signal.raise_signal(self.received)
+
+
+@contextmanager
+def _deferred_signals() -> Iterator[_Signals]:
+    signals = _Signals()
+    try:
+        yield signals
+    finally:
+        signals.restore()

@@ -1,0 +1,219 @@
+"""The command line of every experiment: Sacred's own, with one-line errors, clean interruption and `resume=`.
+
+Exit status: 0 completed, 1 an unexpected exception, 2 an error that the user can mend, 130 Ctrl-C, 143 SIGTERM.
+"""
+
+import copy
+import json
+import os
+import pdb
+import shlex
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from docopt import DocoptExit, docopt
+from sacred import Experiment
+from sacred.arg_parser import get_config_updates
+from sacred.config import load_config_file
+from sacred.observers import FileStorageObserver
+from sacred.utils import (
+    SacredError,
+    format_sacred_error,
+    iterate_flattened,
+    print_filtered_stacktrace,
+    recursive_update,
+)
+
+from experiments.configuration import closest
+from experiments.errors import UserError
+
+CHECKPOINT = "checkpoint.pt"
+OPTIONS_WITH_CREDENTIALS = ("--mongo_db", "--sql")
+
+
+def launch(experiment: Experiment, argv: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line `argv` (default: `sys.argv`) and exit.
+
+    Ctrl-C and SIGTERM raise KeyboardInterrupt in the experiment, once: Sacred marks the run INTERRUPTED, and whatever
+    arrives while that is being saved is ignored. A UserError within a run leaves it FAILED; before one, no trace.
+    """
+    program, *arguments = sys.argv if argv is None else argv
+    signals = _interrupt_on_signals()
+    options: dict[str, Any] = {}
+    try:
+        options = _parse(experiment, program, arguments)
+        _run(experiment, options)
+        status = 0
+    except UserError as error:
+        if options.get("--debug"):
+            traceback.print_exc()
+        _print_line(f"error: {error}")
+        status = 2
+    except KeyboardInterrupt:
+        _print_line(f"interrupted; {_how_to_resume(experiment, program)}")
+        status = 128 + (signals[0] if signals else signal.SIGINT)
+    except Exception as error:
+        _report(error, experiment, options)
+        status = 1
+    sys.exit(status)
+
+
+def resumed_config(experiment_name: str, folder: str, updates: dict[str, Any]) -> dict[str, Any]:
+    """The configuration that continues the run in `folder`: its own, with `updates`; `tracking` starts afresh.
+
+    Raises:
+        UserError: `folder` is no unfinished run of this experiment with a checkpoint, or `updates` would change it.
+    """
+    for key, _ in iterate_flattened(updates):
+        if key not in ("resume", "compute.threads") and not key.startswith("tracking."):
+            raise UserError(
+                f"{key} cannot change in a resumed run, which takes its configuration from {folder}: "
+                "only tracking.* and compute.threads can"
+            )
+    for name in ("config.json", CHECKPOINT):
+        if not Path(folder, name).is_file():
+            raise UserError(f"cannot resume {folder}: there is no {name} in it; give the folder of a run")
+    run = _read_json(Path(folder, "run.json"))
+    if (name := run.get("experiment", {}).get("name", experiment_name)) != experiment_name:
+        raise UserError(f"cannot resume {folder}: it is a run of {name}, not of {experiment_name}")
+    if run.get("status") == "COMPLETED":
+        raise UserError(f"cannot resume {folder}: that run is COMPLETED")
+    config = _read_json(Path(folder, "config.json"))
+    if not config:
+        raise UserError(f"cannot resume {folder}: its config.json is unreadable")
+    config.pop("tracking", None)
+    return recursive_update(config, {**updates, "resume": folder})
+
+
+def _interrupt_on_signals() -> list[int]:
+    received: list[int] = []
+
+    def interrupt(number, frame):
+        received.append(number)
+        if len(received) == 1:
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
+    return received
+
+
+def _parse(experiment: Experiment, program: str, arguments: list[str]) -> dict[str, Any]:
+    """Sacred's options, with its help printed where asked for and the command checked."""
+    try:
+        options = dict(docopt(experiment.get_usage(program)[2], arguments, default_help=False))
+    except DocoptExit as error:
+        raise UserError(
+            f"cannot understand these arguments: write python {program} [COMMAND] [with NAME KEY=VALUE ...] [OPTIONS]; "
+            "--help explains them"
+        ) from error
+    command, commands = options["COMMAND"], dict(experiment.gather_commands())
+    if command and command not in commands:
+        if "=" in command or command in dict(experiment.gather_named_configs()):
+            raise UserError(f"{command} is no command but a setting: write 'with {command}'")
+        raise UserError(f"unknown command {command!r}: {closest(command, commands)}")
+    if options["help"] or options["--help"]:
+        experiment.run_commandline([program, *arguments])
+    return options
+
+
+def _run(experiment: Experiment, options: dict[str, Any]) -> None:
+    try:
+        typed_updates, named_configs = get_config_updates(options["UPDATE"])
+    except TypeError as error:  # model=3 model.alpha=1
+        raise UserError("a setting after 'with' has both a value and members: keep one of them") from error
+    for name in named_configs:
+        _check_named_config(name, experiment)
+    updates, info = typed_updates, {}
+    if (folder := typed_updates.get("resume")) is not None:
+        if named_configs:
+            raise UserError(f"resume takes the whole configuration from the run's folder: leave out {named_configs[0]}")
+        folder = _relative(str(folder))
+        updates = resumed_config(experiment.path, folder, typed_updates)
+        info = {"resumed_from": folder}
+    experiment.run(
+        options["COMMAND"],
+        updates,
+        named_configs,
+        info=info,
+        # Sacred would store the command line as it was typed, credentials included.
+        meta_info={
+            "config_updates": _without_credentials(typed_updates),
+            "options": {
+                flag: value
+                for flag, value in options.items()
+                if flag.startswith("--") and flag not in OPTIONS_WITH_CREDENTIALS
+            },
+        },
+        # The strict check of the configuration replaces Sacred's warnings about added and changed entries.
+        options={**options, "--force": True},
+    )
+
+
+def _check_named_config(name: str, experiment: Experiment) -> None:
+    """Raise UserError unless `name` is a named config or a readable file of settings."""
+    named_configs = dict(experiment.gather_named_configs())
+    if os.path.isfile(name):
+        try:
+            readable = isinstance(load_config_file(name), dict)
+        except Exception as error:  # each format has its own
+            raise UserError(f"cannot read the settings in the file {name}: {error}") from error
+        if not readable:
+            raise UserError(f"cannot read the settings in the file {name}: it holds no mapping of keys to values")
+    elif name not in named_configs:
+        hint = closest(name, named_configs)
+        raise UserError(f"unknown named config {name!r}: {hint} (a setting is written KEY=VALUE, without spaces)")
+
+
+def _without_credentials(updates: dict[str, Any]) -> dict[str, Any]:
+    updates = copy.deepcopy(updates)
+    if isinstance(updates.get("tracking"), dict):
+        updates["tracking"].pop("mongo_url", None)
+    return updates
+
+
+def _how_to_resume(experiment: Experiment, program: str) -> str:
+    run = experiment.current_run
+    folders = [observer.dir for observer in run.observers if isinstance(observer, FileStorageObserver)] if run else []
+    # A resumed run that has saved nothing yet is repeated from where it started.
+    folders.append(run.config.get("resume") if run else None)
+    for folder in filter(None, folders):
+        if Path(folder, CHECKPOINT).is_file():
+            return f"resume with: python {program} with {shlex.quote(f'resume={_relative(folder)}')}"
+    return "there is no checkpoint yet: start again with the same command"
+
+
+def _report(error: Exception, experiment: Experiment, options: dict[str, Any]) -> None:
+    """Print an unexpected exception as Sacred's own command line does."""
+    if options.get("--debug"):
+        traceback.print_exc()
+    elif options.get("--pdb"):
+        traceback.print_exc()
+        pdb.post_mortem()
+    elif isinstance(error, SacredError):
+        print(format_sacred_error(error, experiment.get_usage()[0]), file=sys.stderr)
+    else:
+        print_filtered_stacktrace()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """The mapping in a file; empty when a kill left the file unreadable."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _relative(folder: str) -> str:
+    """`folder` as seen from the working directory where it lies below, so that stored paths are portable."""
+    path = Path(os.path.abspath(os.path.expanduser(folder)))
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def _print_line(message: str) -> None:
+    print(" ".join(message.splitlines()), file=sys.stderr)

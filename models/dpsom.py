@@ -1,0 +1,148 @@
+"""Deep Probabilistic SOM: a variational autoencoder whose latent space is clustered by a self-organising map.
+
+Source: Manduchi, Hüser, Faltys, Vogt, Rätsch, Fortuin, "T-DPSOM: An Interpretable Clustering Method for Unsupervised
+Learning of Patient Health States", CHIL 2021, sections 3.1 to 3.3, and its code, ratschlab/dpsom.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models import assignment, networks
+from models.gaussian import PosteriorDiagonal, PosteriorFull
+from models.grid import Grid
+
+POSTERIORS = {"full": PosteriorFull, "diagonal": PosteriorDiagonal}
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the joint loss; the names are the paper's."""
+
+    theta: float
+    """reconstruction (the ELBO)"""
+    gamma: float
+    """commitment: KL between target and soft assignment"""
+    beta: float
+    """neighbourhood of the map"""
+    prior: float
+    """KL between posterior and prior, inside the ELBO"""
+
+
+class DPSOM(nn.Module):
+    """Encoder, decoder and `K = height * width` centroids in the latent space.
+
+    Args:
+        input_shape: `(C, H, W)` of one image, values in [0, 1].
+        grid: the map's geometry.
+        latent_dim: D.
+        network: `dense` or `conv`.
+        posterior: `full` or `diagonal` covariance of q(z|x).
+        normalization: `affine`, `batch` or `none`, behind every activation or, with `normalize_before`, before it.
+        dropout: rate in the encoder.
+        leaky_logits: the original's leaky ReLU on the dense decoder's logits.
+        alpha: degrees of freedom of the Student-t assignment.
+        weights: of the loss terms.
+
+    Raises:
+        ValueError: an image whose sides are no multiples of four, with `network=conv`.
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, int, int],
+        grid: Grid,
+        *,
+        latent_dim: int,
+        network: str,
+        posterior: str,
+        normalization: str,
+        normalize_before: bool,
+        dropout: float,
+        leaky_logits: bool,
+        alpha: float,
+        weights: LossWeights,
+    ) -> None:
+        super().__init__()
+        self.grid = grid
+        self.latent_dim = latent_dim
+        self.alpha = alpha
+        self.weights = weights
+        self.posterior = POSTERIORS[posterior](latent_dim)
+        outputs = self.posterior.number_of_parameters
+        if network == "dense":
+            self.encoder = networks.dense_encoder(input_shape, outputs, normalization, dropout, normalize_before)
+            self.decoder = networks.dense_decoder(
+                latent_dim, input_shape, normalization, normalize_before, leaky_logits
+            )
+        else:
+            self.encoder = networks.conv_encoder(input_shape, outputs, normalization, dropout, normalize_before)
+            self.decoder = networks.conv_decoder(latent_dim, input_shape, normalization, normalize_before)
+        self.centroids = nn.Parameter(nn.init.trunc_normal_(torch.empty(grid.size, latent_dim), std=0.05, a=-0.1, b=0.1))
+        self.register_buffer("adjacency", assignment.adjacency_matrix(grid), persistent=False)
+        self.register_buffer("neighbours", grid.neighbours, persistent=False)
+
+    def encode(self, inputs: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """One reparameterised sample of q(z|x), `[B, D]`, and the KL divergence to the prior N(0, I), `[B]`.
+
+        `noise` `[B, D]` replaces the standard-normal draw.
+        """
+        parameters = self.encoder(inputs)
+        if noise is None:
+            noise = torch.randn(len(inputs), self.latent_dim, device=inputs.device)
+        return self.posterior.sample_and_kl(parameters, noise)
+
+    def mean(self, inputs: Tensor) -> Tensor:
+        """Mean of q(z|x), `[B, D]`."""
+        return self.posterior.mean(self.encoder(inputs))
+
+    def assign(self, latents: Tensor) -> Tensor:
+        """Soft assignment q, `[B, K]`, of latents `[B, D]`."""
+        return assignment.student_t_assignment(
+            assignment.squared_distances(latents, self.centroids), self.alpha
+        )
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Pictures `[B, C, H, W]` in [0, 1] of latents `[B, D]`."""
+        return self.decoder(latents).float().sigmoid()
+
+    def elbo_terms(self, inputs: Tensor, latents: Tensor, kl: Tensor) -> dict[str, Tensor]:
+        """Negative log likelihood (Bernoulli, soft targets, summed over pixels), KL, and their weighted sum."""
+        logits = self.decoder(latents).float()
+        negative_log_likelihood = F.binary_cross_entropy_with_logits(logits, inputs, reduction="sum") / len(inputs)
+        kl = kl.mean()
+        return {
+            "negative_log_likelihood": negative_log_likelihood,
+            "kl": kl,
+            "reconstruction": negative_log_likelihood + self.weights.prior * kl,
+        }
+
+    def pretraining_loss(self, inputs: Tensor, noise: Tensor | None = None) -> dict[str, Tensor]:
+        """Phase 1, the variational autoencoder alone."""
+        terms = self.elbo_terms(inputs, *self.encode(inputs, noise))
+        return {"loss": terms["reconstruction"], **terms}
+
+    def som_initialization_loss(self, inputs: Tensor, noise: Tensor | None = None) -> dict[str, Tensor]:
+        """Phase 2: centroids move towards the latents, the networks stay."""
+        with torch.no_grad():
+            latents, _ = self.encode(inputs, noise)
+            winners = assignment.squared_distances(latents, self.centroids).argmin(dim=1)
+        to_winner = F.mse_loss(self.centroids[winners], latents)
+        neighbourhood = assignment.neighbourhood_loss(latents, self.centroids, winners, self.neighbours)
+        return {"loss": to_winner + neighbourhood, "to_winner": to_winner, "neighbourhood": neighbourhood}
+
+    def joint_loss(self, inputs: Tensor, target: Tensor, noise: Tensor | None = None) -> dict[str, Tensor]:
+        """Phase 3: ELBO, commitment to the target distribution `[B, K]`, and the map's neighbourhood."""
+        latents, kl = self.encode(inputs, noise)
+        terms = self.elbo_terms(inputs, latents, kl)
+        soft = self.assign(latents)
+        terms["commitment"] = assignment.commitment_loss(target, soft)
+        terms["som"] = assignment.soft_som_loss(soft.detach(), self.assign(latents.detach()), self.adjacency)
+        loss = (
+            self.weights.theta * terms["reconstruction"]
+            + self.weights.gamma * terms["commitment"]
+            + self.weights.beta * terms["som"]
+        )
+        return {"loss": loss, **terms}

@@ -1,0 +1,175 @@
+"""Encoders and decoders of DPSOM, dense and convolutional.
+
+Source: ratschlab/dpsom, DPSOM_model.py. Each block is layer -> leaky ReLU -> normalisation. Weights start as in Keras:
+Glorot-uniform kernels, zero biases. Images are `[B, C, H, W]`; feature maps are flattened in the order H, W, C, which
+is a view of the channels-last memory the convolutions work in.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LEAK = 0.2
+DENSE_WIDTHS = (500, 500, 2000)
+CONV_CHANNELS = (32, 64, 128, 256)
+
+
+class Affine(nn.Module):
+    """`weight * x / sqrt(1 + 1e-3) + bias` per channel: what Keras' BatchNorm computes while its statistics stay 0 and 1.
+
+    The originals never switch BatchNorm to training, so this is the normalisation that produced their numbers.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, features: Tensor) -> Tensor:
+        shape = (-1,) + (1,) * (features.dim() - 2)
+        weight = (self.weight / math.sqrt(1.0 + 1e-3)).to(features.dtype).view(shape)
+        return torch.addcmul(self.bias.to(features.dtype).view(shape), features, weight)
+
+
+def normalization_layer(kind: str, channels: int, image: bool) -> nn.Module:
+    """The layer behind an activation: `affine`, `batch` (batch statistics in training) or `none`."""
+    if kind == "affine":
+        return Affine(channels)
+    if kind == "batch":
+        return nn.BatchNorm2d(channels) if image else nn.BatchNorm1d(channels)
+    return nn.Identity()
+
+
+class Block(nn.Module):
+    """layer -> leaky ReLU -> dropout -> normalisation, or with the normalisation before the activation."""
+
+    def __init__(
+        self, layer: nn.Module, channels: int, normalization: str, dropout: float = 0.0, before: bool = False
+    ) -> None:
+        super().__init__()
+        self.layer = layer
+        self.normalization = normalization_layer(normalization, channels, image=not isinstance(layer, nn.Linear))
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.normalize_before_activation = before
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        features = self.layer(inputs)
+        if self.normalize_before_activation:
+            return self.dropout(F.leaky_relu(self.normalization(features), LEAK))
+        return self.normalization(self.dropout(F.leaky_relu(features, LEAK)))
+
+
+class ToImage(nn.Module):
+    """`[B, H * W * C]` to `[B, C, H, W]`, the inverse of the flattening in the order H, W, C."""
+
+    def __init__(self, height: int, width: int) -> None:
+        super().__init__()
+        self.height, self.width = height, width
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features.unflatten(1, (self.height, self.width, -1)).permute(0, 3, 1, 2)
+
+
+class ToVector(nn.Module):
+    """`[B, C, H, W]` to `[B, H * W * C]`."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features.permute(0, 2, 3, 1).flatten(1)
+
+
+class Shift(nn.Module):
+    """Adds a constant to its input."""
+
+    def __init__(self, offset: float) -> None:
+        super().__init__()
+        self.offset = offset
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs + self.offset
+
+
+def dense_encoder(
+    input_shape: tuple[int, int, int], outputs: int, normalization: str, dropout: float, before: bool
+) -> nn.Sequential:
+    """`[B, C, H, W]` -> 500 -> 500 -> 2000 -> `[B, outputs]`."""
+    widths = (math.prod(input_shape), *DENSE_WIDTHS)
+    blocks = [
+        Block(nn.Linear(narrow, wide), wide, normalization, dropout, before)
+        for narrow, wide in zip(widths, widths[1:], strict=False)
+    ]
+    return initialize(nn.Sequential(nn.Flatten(), *blocks, nn.Linear(widths[-1], outputs)))
+
+
+def dense_decoder(
+    latent_dim: int, output_shape: tuple[int, int, int], normalization: str, before: bool, leaky_logits: bool
+) -> nn.Sequential:
+    """`[B, latent_dim]` -> 2000 -> 500 -> 500 -> Bernoulli logits `[B, C, H, W]`.
+
+    `leaky_logits` keeps the original's leaky ReLU on the last layer, which shrinks negative logits fivefold.
+    """
+    widths = (latent_dim, *reversed(DENSE_WIDTHS))
+    blocks = [
+        Block(nn.Linear(narrow, wide), wide, normalization, before=before)
+        for narrow, wide in zip(widths, widths[1:], strict=False)
+    ]
+    last = [nn.LeakyReLU(LEAK)] if leaky_logits else []
+    return initialize(
+        nn.Sequential(*blocks, nn.Linear(widths[-1], math.prod(output_shape)), *last, nn.Unflatten(1, output_shape))
+    )
+
+
+def conv_encoder(
+    input_shape: tuple[int, int, int], outputs: int, normalization: str, dropout: float, before: bool
+) -> nn.Sequential:
+    """`[B, C, H, W]` -> four 3x3 convolutions (32, 64, 128, 256), pooled after the first two -> `[B, outputs]`."""
+    channels, height, width = _pooled_shape(input_shape)
+    blocks = []
+    for index, wide in enumerate(CONV_CHANNELS):
+        blocks.append(Block(nn.Conv2d(channels, wide, 3, padding=1), wide, normalization, dropout, before))
+        channels = wide
+        if index < 2:
+            blocks.append(nn.MaxPool2d(2))
+    network = nn.Sequential(Shift(-0.5), *blocks, ToVector(), nn.Linear(channels * height * width, outputs))
+    return initialize(network).to(memory_format=torch.channels_last)
+
+
+def conv_decoder(
+    latent_dim: int, output_shape: tuple[int, int, int], normalization: str, before: bool
+) -> nn.Sequential:
+    """`[B, latent_dim]` -> dense 256 feature maps -> transposed convolutions 128, 64, 32 -> logits `[B, C, H, W]`."""
+    channels, height, width = _pooled_shape(output_shape)
+    narrowing = CONV_CHANNELS[::-1]
+    first = nn.Linear(latent_dim, narrowing[0] * height * width)
+    blocks = [
+        Block(nn.ConvTranspose2d(wide, narrow, 3, padding=1), narrow, normalization, before=before)
+        for wide, narrow in zip(narrowing, narrowing[1:], strict=False)
+    ]
+    network = nn.Sequential(
+        Block(first, first.out_features, "none"),
+        ToImage(height, width),
+        blocks[0],
+        blocks[1],
+        nn.Upsample(scale_factor=2),
+        blocks[2],
+        nn.Upsample(scale_factor=2),
+        nn.Conv2d(narrowing[-1], channels, 3, padding=1),
+    )
+    return initialize(network).to(memory_format=torch.channels_last)
+
+
+def _pooled_shape(image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    channels, height, width = image_shape
+    if height % 4 or width % 4:
+        raise ValueError(f"the convolutional network halves images twice, so {height} x {width} pixels do not fit")
+    return channels, height // 4, width // 4
+
+
+def initialize(network: nn.Sequential) -> nn.Sequential:
+    """Glorot-uniform kernels and zero biases, in place, as Keras starts its layers."""
+    for module in network.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
+    return network

@@ -1,0 +1,248 @@
+"""Records of finished runs, and the statistics that compare sets of them.
+
+A record is one small JSON file, `results/runs/<experiment>/<config_name>/<seed>.json`, written by
+`scripts/reproduce.py` for an unmodified named config that ran to its end. Only COMPLETED records reach a table.
+
+How two sets of runs are compared (`compare`; higher is better):
+
+* difference = our mean - reference mean, with Welch's 95 % confidence interval;
+* *equal*: the 90 % interval lies strictly within ±margin, which is what two one-sided t-tests at the 5 % level decide;
+* *better* / *worse*: not equal, and the 95 % interval lies wholly above / below zero;
+* *undecided*: everything else.
+
+*Equal* goes first: a difference that is certain but smaller than the margin is no difference that matters.
+A reference without a spread (a single run, or none printed) is taken as a constant and says so; one run of ours has
+no spread, hence no interval and no verdict but *undecided*.
+"""
+
+import json
+import math
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+from scipy import stats
+
+from experiments.errors import UserError
+
+FORMAT = 1
+KEYS = (
+    "format", "experiment", "config_name", "seed", "status", "config", "metrics", "curve", "seconds", "git_commit",
+    "git_dirty", "versions", "hardware", "data_checksum",
+)  # fmt: skip
+MARGIN = 0.01
+
+
+@dataclass(frozen=True)
+class Record:
+    """One finished run; `seconds` by phase, `metrics` as `<split>/<metric>`."""
+
+    experiment: str
+    config_name: str
+    seed: int
+    config: dict = field(repr=False)
+    metrics: dict[str, float] = field(repr=False)
+    curve: list[dict] = field(repr=False)
+    seconds: dict[str, float] = field(repr=False)
+    git_commit: str | None
+    git_dirty: bool
+    versions: dict[str, str] = field(repr=False)
+    hardware: dict = field(repr=False)
+    data_checksum: str
+
+    @property
+    def total_seconds(self) -> float:
+        return sum(self.seconds.values())
+
+
+# -------------------------------------------------------------------------------------------------------------- records
+
+
+def read_json(path: Path):
+    """The content of a JSON file; UserError when it cannot be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(
+            f"{path} cannot be read as JSON ({reason}): restore it from git or delete it and run again"
+        ) from error
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes `text` so that a reader, or a crash, sees the old file or the new one and nothing between."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def check_record(record: object, path: Path) -> dict:
+    """Returns `record` when it has the format's keys and types; UserError otherwise. `path` is named in the message."""
+    if not isinstance(record, dict):
+        raise UserError(f"{path} is not a run record: expected a JSON object")
+    if record.get("format") != FORMAT:
+        raise UserError(
+            f"{path} has record format {record.get('format')!r}, this version reads {FORMAT}: update the code or run again"
+        )
+    if missing := [key for key in KEYS if key not in record]:
+        raise UserError(
+            f"{path} lacks {', '.join(missing)}: it was not written by this project's experiments, delete it"
+        )
+    if type(record["seed"]) is not int or record["seed"] < 0:
+        raise UserError(f"{path} has seed {record['seed']!r}: expected a whole number from 0")
+    for key in ("config", "metrics", "seconds", "versions", "hardware"):
+        if not isinstance(record[key], dict):
+            raise UserError(f"{path}: {key} must be a JSON object, it is {type(record[key]).__name__}")
+    for key in ("metrics", "seconds"):
+        for name, value in record[key].items():
+            if type(value) not in (int, float) or not math.isfinite(value):
+                raise UserError(f"{path}: {key} {name} is {value!r}, not a finite number")
+    if private := find_private(record):
+        raise UserError(f"{path} holds an absolute path or a credential at {private}: run again with relative paths")
+    return record
+
+
+def find_private(value: object, where: str = "") -> str | None:
+    """Dotted place of the first string that is an absolute path or a URL with a user in it, or None."""
+    if isinstance(value, dict):
+        return next(
+            (found for key, item in value.items() if (found := find_private(item, f"{where}.{key}".lstrip(".")))), None
+        )
+    if isinstance(value, list):
+        return next(
+            (found for index, item in enumerate(value) if (found := find_private(item, f"{where}[{index}]"))), None
+        )
+    if isinstance(value, str) and re.search(r"^(/|~|[A-Za-z]:\\|file:)|://[^/\s]*@", value):
+        return where
+    return None
+
+
+def record_path(runs: Path, experiment: str, config_name: str, seed: int) -> Path:
+    return runs / experiment / config_name / f"{seed}.json"
+
+
+def load_records(runs: Path) -> list[Record]:
+    """All COMPLETED records below `runs`, ordered by experiment, config and seed.
+
+    Raises UserError for an unknown format, missing keys, a path that does not say what the file holds, and two records
+    of one row that stem from different data or from configs with different values (a key that only one of them has
+    stems from another version of the code).
+    """
+    records = []
+    for path in sorted(runs.rglob("*.json")):
+        content = check_record(read_json(path), path)
+        if content["status"] != "COMPLETED":
+            continue
+        expected = record_path(runs, content["experiment"], content["config_name"], content["seed"])
+        if path != expected:
+            raise UserError(f"{path} holds the run that belongs to {expected}: move or delete it")
+        records.append(Record(**{key: content[key] for key in KEYS if key not in ("format", "status")}))
+    records.sort(key=lambda record: (record.experiment, record.config_name, record.seed))
+    for first, second in pairwise(records):
+        check_same_row(first, second, runs)
+    return records
+
+
+def check_same_row(first: Record, second: Record, runs: Path) -> None:
+    if (first.experiment, first.config_name) != (second.experiment, second.config_name):
+        return
+    places = " and ".join(str(record_path(runs, r.experiment, r.config_name, r.seed)) for r in (first, second))
+    if first.data_checksum != second.data_checksum:
+        raise UserError(f"{places} disagree: they were run on different data; delete and repeat one of them")
+    configs = [flatten(comparable(record.config)) for record in (first, second)]
+    if different := [key for key in configs[0] if key in configs[1] and configs[0][key] != configs[1][key]]:
+        raise UserError(f"{places} disagree in {', '.join(different)}: delete and repeat the older one")
+
+
+def comparable(config: dict) -> dict:
+    """The config without what may differ between runs of one named config: seed, tracking, threads and resume."""
+    kept = {key: value for key, value in config.items() if key not in ("seed", "tracking", "resume")}
+    if isinstance(kept.get("compute"), dict):
+        kept["compute"] = {key: value for key, value in kept["compute"].items() if key != "threads"}
+    return kept
+
+
+def flatten(config: dict, prefix: str = "") -> dict[str, object]:
+    """{"model": {"alpha": 10}} -> {"model.alpha": 10}."""
+    flat = {}
+    for key, value in config.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def differing_keys(first: dict, second: dict) -> list[str]:
+    """Dotted keys in which two configs differ (seed, tracking, threads and resume aside), in order."""
+    one, two = flatten(comparable(first)), flatten(comparable(second))
+    absent = object()
+    return [key for key in sorted(one | two) if one.get(key, absent) != two.get(key, absent)]
+
+
+# ----------------------------------------------------------------------------------------------------------- statistics
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A mean over `n` runs (None: unknown) and its standard error (None: it has none)."""
+
+    mean: float
+    standard_error: float | None
+    n: int | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`interval` is the 95 % confidence interval of `difference` or None; `note` says what limits the verdict."""
+
+    difference: float
+    interval: tuple[float, float] | None
+    verdict: str
+    note: str = ""
+
+
+def summarise(values: Sequence[float]) -> Summary | None:
+    """Mean and standard error (n - 1 in the variance) of at least one value; None for no value."""
+    if not len(values):
+        return None
+    mean = math.fsum(values) / len(values)
+    return Summary(mean, float(stats.sem(values)) if len(values) > 1 else None, len(values))
+
+
+def compare(ours: Summary, reference: Summary, margin: float = MARGIN) -> Comparison:
+    """Difference, Welch's 95 % interval and the verdict of the equivalence test, as the module's text defines them."""
+    difference = ours.mean - reference.mean
+    if ours.standard_error is None:
+        return Comparison(difference, None, "undecided", "one run of ours has no spread")
+    low, high = welch_interval(ours, reference, 0.95)
+    inner = welch_interval(ours, reference, 0.90)
+    if -margin < inner[0] and inner[1] < margin:
+        verdict = "equal"
+    elif low > 0:
+        verdict = "better"
+    elif high < 0:
+        verdict = "worse"
+    else:
+        verdict = "undecided"
+    return Comparison(
+        difference, (low, high), verdict, "" if has_spread(reference) else "reference taken as a constant"
+    )
+
+
+def has_spread(summary: Summary) -> bool:
+    return summary.standard_error is not None and summary.n is not None and summary.n > 1
+
+
+def welch_interval(ours: Summary, reference: Summary, confidence: float) -> tuple[float, float]:
+    """Confidence interval of the difference of two means, unequal variances, Welch-Satterthwaite degrees of freedom."""
+    difference = ours.mean - reference.mean
+    error = reference.standard_error if has_spread(reference) else 0.0
+    combined = math.hypot(ours.standard_error, error)
+    if combined == 0:
+        return difference, difference
+    share, other = (ours.standard_error / combined) ** 2, (error / combined) ** 2
+    inverse = share**2 / (ours.n - 1) + (other**2 / (reference.n - 1) if error else 0.0)
+    half = float(stats.t.ppf((1 + confidence) / 2, 1 / inverse)) * combined
+    return difference - half, difference + half
