@@ -32,15 +32,17 @@ class Rule:
     accepts: Callable[[Any], bool]
     kind: type
     none: bool = False
+    any_length: bool = False
 
 
 def at_least(minimum: float) -> Rule:
-    return Rule(f"at least {minimum}", lambda value: value >= minimum, type(minimum))
+    """An integer `minimum` asks for integers where the default is None."""
+    return Rule(f"at least {minimum:g}", lambda value: value >= minimum, type(minimum))
 
 
 def between(low: float, high: float) -> Rule:
     """Both ends are allowed."""
-    return Rule(f"between {low} and {high}", lambda value: low <= value <= high, float)
+    return Rule(f"between {low:g} and {high:g}", lambda value: low <= value <= high, float)
 
 
 def one_of(*values: str) -> Rule:
@@ -56,13 +58,19 @@ def optional(rule: Rule) -> Rule:
     return replace(rule, none=True)
 
 
+def any_length(rule: Rule) -> Rule:
+    """`rule` for a list with one element or more, however many its default has."""
+    return replace(rule, any_length=True)
+
+
 def default_config(experiment: Ingredient) -> dict[str, Any]:
     """The nested defaults of an experiment and its ingredients, as given to `add_config`."""
     defaults: dict[str, Any] = {}
-    for ingredient, depth in experiment.traverse_ingredients():
-        if depth:
-            set_by_dotted_path(defaults, ingredient.path, {})
-        group = get_by_dotted_path(defaults, ingredient.path if depth else "")
+    for ingredient, depth in sorted(experiment.traverse_ingredients(), key=lambda pair: pair[1], reverse=True):
+        path = ingredient.path if depth else ""
+        if path and path not in defaults:
+            set_by_dotted_path(defaults, path, {})
+        group = get_by_dotted_path(defaults, path)
         for configuration in ingredient.configurations:
             recursive_update(group, configuration())
     return defaults
@@ -72,7 +80,7 @@ def check_config(config: dict[str, Any], defaults: dict[str, Any], rules: dict[s
     """Compare a nested configuration with the defaults it was made from.
 
     A value must have the type of its default (an integer will do for a number, True and False will not; None only where
-    the default is None or the rule is `optional`), and a list its default's length.
+    the default is None or the rule is `optional`), and a list its default's length (unless the rule is `any_length`).
 
     Raises:
         UserError: the first unknown key with the closest valid one, else the first wrong value with what is allowed.
@@ -107,12 +115,16 @@ def _fits(value: Any, default: Any, rule: Rule | None) -> bool:
     if value is None:
         return default is None or (rule is not None and rule.none)
     if isinstance(default, list):
-        return (
-            isinstance(value, list | tuple)
-            and len(value) == len(default)
-            and all(item is not None and _fits(item, like, rule) for item, like in zip(value, default, strict=True))
+        if not isinstance(value, list) or not value:
+            return False
+        return (len(value) == len(default) or _any_length(rule)) and all(
+            item is not None and _fits(item, default[0], rule) for item in value
         )
     return _is_a(_kind(default, rule), value) and (rule is None or rule.accepts(value))
+
+
+def _any_length(rule: Rule | None) -> bool:
+    return rule is not None and rule.any_length
 
 
 def _kind(default: Any, rule: Rule | None) -> type:
@@ -129,7 +141,8 @@ def _is_a(kind: type, value: Any) -> bool:
 
 def _allowed(default: Any, rule: Rule | None) -> str:
     if isinstance(default, list):
-        words = f"a list of {len(default)} values, each {KINDS[type(default[0])]}"
+        length = "one or more" if _any_length(rule) else len(default)
+        words = f"a list of {length} values, each {KINDS[type(default[0])]}"
     else:
         words = KINDS[_kind(default, rule)]
     if rule:

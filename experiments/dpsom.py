@@ -15,11 +15,12 @@ import torch
 from sacred import Experiment
 from torch import Tensor
 
-from experiments.configuration import at_least, between, one_of, positive
+from experiments.configuration import any_length, at_least, between, one_of, optional, positive, text
 from experiments.errors import UserError
 from experiments.ingredients import compute as computing
 from experiments.ingredients import data as datasets
 from experiments.ingredients import evaluation as evaluating
+from experiments.ingredients import tracking as trackers
 from experiments.ingredients import training as trainer
 from experiments.ingredients.compute import compute, prepare
 from experiments.ingredients.data import Dataset, Split, data, load_dataset
@@ -34,15 +35,21 @@ from experiments.ingredients.evaluation import (
     squared_error,
     with_prefix,
 )
-from experiments.ingredients.record import write_record
+from experiments.ingredients.record import Provenance, write_record
 from experiments.ingredients.tracking import Tracker, tracking
-from experiments.ingredients.training import Phase, Trainer, Update, training
+from experiments.ingredients.training import Phase, Trainer, Update, training_ingredient
 from experiments.launch import launch
 from experiments.registration import register
 from models.assignment import target_distribution
 from models.dpsom import DPSOM, LossWeights
 from models.grid import Grid
 
+training = training_ingredient(
+    pretrain_epochs=15,  # of the autoencoder alone
+    som_epochs=20,  # of the centroids alone, an equal share at each rate
+    som_learning_rates=[0.9, 0.3, 0.1, 0.01],
+    joint_epochs=300,  # of everything together
+)
 ex = Experiment("dpsom", ingredients=[data, compute, training, evaluation, tracking], save_git_info=False)
 ex.add_config(
     seed=0,
@@ -66,18 +73,13 @@ ex.add_config(
         beta=0.25,  # weighs the neighbourhood of the map
         prior=0.5,  # weighs KL(posterior || prior) inside the ELBO
     ),
-    training=dict(
-        pretrain_epochs=15,  # of the autoencoder alone
-        som_epochs=20,  # of the centroids alone, an equal share at each rate
-        som_learning_rates=[0.9, 0.3, 0.1, 0.01],
-        joint_epochs=300,  # of everything together
-    ),
 )
 weight = at_least(0.0)
 register(
     ex,
     {
         "seed": at_least(0),
+        "resume": optional(text),
         "model.network": one_of("dense", "conv"),
         "model.latent_dim": at_least(1),
         "model.map_size": at_least(1),
@@ -92,13 +94,14 @@ register(
         "loss.prior": weight,
         "training.pretrain_epochs": at_least(0),
         "training.som_epochs": at_least(0),
-        "training.som_learning_rates": positive,
+        "training.som_learning_rates": any_length(positive),
         "training.joint_epochs": at_least(0),
     }
     | computing.RULES
     | datasets.RULES
     | trainer.RULES
-    | evaluating.RULES,
+    | evaluating.RULES
+    | trackers.RULES,
 )
 
 
@@ -194,6 +197,7 @@ def draw(tracker: Tracker, dpsom: DPSOM, dataset: Dataset, assignment: str, step
 
 @ex.main
 def main(_run, _config, seed, model, loss, training) -> dict[str, float]:
+    provenance = Provenance.now()
     device = prepare()
     torch.manual_seed(seed)
     dataset = load_dataset().to(device)
@@ -212,7 +216,7 @@ def main(_run, _config, seed, model, loss, training) -> dict[str, float]:
         tracker.scalars(metrics, step)
         draw(tracker, dpsom, dataset, assignment, step)
         tracker.hparams(_config, metrics)
-        write_record(tracker.folder, ex.path, _config, metrics, progress, device, dataset.checksum)
+        write_record(tracker.folder, ex.path, _config, metrics, progress, provenance, device, dataset.checksum)
     print(f"result: {json.dumps(metrics)}")
     return metrics
 

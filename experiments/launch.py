@@ -3,7 +3,6 @@
 Exit status: 0 completed, 1 an unexpected exception, 2 an error that the user can mend, 130 Ctrl-C, 143 SIGTERM.
 """
 
-import copy
 import json
 import os
 import pdb
@@ -30,9 +29,9 @@ from sacred.utils import (
 
 from experiments.configuration import closest
 from experiments.errors import UserError
+from experiments.ingredients.observers import check_observers, redact
 
-CHECKPOINT = "checkpoint.pt"
-OPTIONS_WITH_CREDENTIALS = ("--mongo_db", "--sql")
+CHECKPOINT = "checkpoint.pt"  # experiments.ingredients.checkpoint.FILE_NAME, without importing torch
 
 
 def launch(experiment: Experiment, argv: Sequence[str] | None = None) -> NoReturn:
@@ -123,35 +122,21 @@ def _parse(experiment: Experiment, program: str, arguments: list[str]) -> dict[s
 
 def _run(experiment: Experiment, options: dict[str, Any]) -> None:
     try:
-        typed_updates, named_configs = get_config_updates(options["UPDATE"])
+        updates, named_configs = get_config_updates(options["UPDATE"])
     except TypeError as error:  # model=3 model.alpha=1
         raise UserError("a setting after 'with' has both a value and members: keep one of them") from error
     for name in named_configs:
         _check_named_config(name, experiment)
-    updates, info = typed_updates, {}
-    if (folder := typed_updates.get("resume")) is not None:
+    info = {}
+    if (folder := updates.get("resume")) is not None:
         if named_configs:
             raise UserError(f"resume takes the whole configuration from the run's folder: leave out {named_configs[0]}")
         folder = _relative(str(folder))
-        updates = resumed_config(experiment.path, folder, typed_updates)
+        updates = resumed_config(experiment.path, folder, updates)
         info = {"resumed_from": folder}
-    experiment.run(
-        options["COMMAND"],
-        updates,
-        named_configs,
-        info=info,
-        # Sacred would store the command line as it was typed, credentials included.
-        meta_info={
-            "config_updates": _without_credentials(typed_updates),
-            "options": {
-                flag: value
-                for flag, value in options.items()
-                if flag.startswith("--") and flag not in OPTIONS_WITH_CREDENTIALS
-            },
-        },
-        # The strict check of the configuration replaces Sacred's warnings about added and changed entries.
-        options={**options, "--force": True},
-    )
+    # The strict check of the configuration replaces Sacred's warnings about added and changed entries.
+    run = experiment.run(options["COMMAND"], updates, named_configs, info=info, options={**options, "--force": True})
+    check_observers(run)
 
 
 def _check_named_config(name: str, experiment: Experiment) -> None:
@@ -167,13 +152,6 @@ def _check_named_config(name: str, experiment: Experiment) -> None:
     elif name not in named_configs:
         hint = closest(name, named_configs)
         raise UserError(f"unknown named config {name!r}: {hint} (a setting is written KEY=VALUE, without spaces)")
-
-
-def _without_credentials(updates: dict[str, Any]) -> dict[str, Any]:
-    updates = copy.deepcopy(updates)
-    if isinstance(updates.get("tracking"), dict):
-        updates["tracking"].pop("mongo_url", None)
-    return updates
 
 
 def _how_to_resume(experiment: Experiment, program: str) -> str:
@@ -216,4 +194,4 @@ def _relative(folder: str) -> str:
 
 
 def _print_line(message: str) -> None:
-    print(" ".join(message.splitlines()), file=sys.stderr)
+    print(redact(" ".join(message.splitlines())), file=sys.stderr)

@@ -80,7 +80,8 @@ class DPSOM(nn.Module):
         else:
             self.encoder = networks.conv_encoder(input_shape, outputs, normalization, dropout, normalize_before)
             self.decoder = networks.conv_decoder(latent_dim, input_shape, normalization, normalize_before)
-        self.centroids = nn.Parameter(nn.init.trunc_normal_(torch.empty(grid.size, latent_dim), std=0.05, a=-0.1, b=0.1))
+        centroids = torch.empty(grid.size, latent_dim)
+        self.centroids = nn.Parameter(nn.init.trunc_normal_(centroids, std=0.05, a=-0.1, b=0.1))
         self.register_buffer("adjacency", assignment.adjacency_matrix(grid), persistent=False)
         self.register_buffer("neighbours", grid.neighbours, persistent=False)
 
@@ -100,9 +101,7 @@ class DPSOM(nn.Module):
 
     def assign(self, latents: Tensor) -> Tensor:
         """Soft assignment q, `[B, K]`, of latents `[B, D]`."""
-        return assignment.student_t_assignment(
-            assignment.squared_distances(latents, self.centroids), self.alpha
-        )
+        return assignment.student_t_assignment(assignment.squared_distances(latents, self.centroids), self.alpha)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Pictures `[B, C, H, W]` in [0, 1] of latents `[B, D]`."""

@@ -6,9 +6,9 @@ and `PosteriorFull` then has the L (L - 1) / 2 entries of its Cholesky factor st
 Parameters may be bfloat16 (autocast); samples, divergences and the diagonal are always at least float32.
 
 The entries below the diagonal are stored folded, so that no [B, L, L] tensor is needed: row r of the triangle has r
-entries, and two rows whose lengths add up to W share one row of a full [H, W] rectangle, where H = L // 2, and W = L - 1
-for even, W = L for odd L. Row h of the rectangle holds row L - 1 - h of the triangle from the left and, backwards from
-the right, row h + W - L + 1.
+entries, and two rows whose lengths add up to W share one row of a full [H, W] rectangle, where H = L // 2, and W is the
+odd one of L - 1 and L. Row h of the rectangle holds row L - 1 - h of the triangle from the left and, backwards from the
+right, row h + W - L + 1.
 """
 
 import torch
@@ -95,8 +95,8 @@ class PosteriorFull:
     def tfp_order(self) -> Tensor:
         """[L (L + 1) / 2]: position here of each number of TensorFlow Probability's `fill_triangular` order.
 
-        With v the numbers in that order, S is the lower triangle of concat(v[L:], reverse(v)) reshaped to [L, L]. Rows of
-        a TensorFlow head (after its L means) become ours by `weight[L + tfp_order()] = tensorflow_weight[L:]`.
+        With v the numbers in that order, S is the lower triangle of concat(v[L:], reverse(v)) reshaped to [L, L]. The
+        rows of a TensorFlow head (after its L means) become ours by `weight[L + tfp_order()] = tensorflow_weight[L:]`.
         """
         size = self.latent_dim
         numbers = torch.arange(size * (size + 1) // 2)
@@ -113,14 +113,15 @@ def _rectangle(size: int) -> tuple[int, int]:
     return height, size - 1 + size % 2
 
 
-def _fold(from_left: Tensor, from_right: Tensor, size: int) -> Tensor:
-    """[B, H, W]: `from_left` where the rectangle holds rows filled from the left, elsewhere `from_right`."""
-    return torch.where(_filled_from_left(size, from_left.device), from_left, from_right)
-
-
-def _filled_from_left(size: int, device: torch.device) -> Tensor:
+def _fold(noise: Tensor) -> tuple[Tensor, Tensor]:
+    """The noise [B, L] that each entry of the rectangle multiplies, as two [B, H, W] tensors: one for the rows filled
+    from the left and one for those from the right, each zero where the other is not."""
+    size = noise.shape[1]
     height, width = _rectangle(size)
-    return torch.arange(width, device=device) < size - 1 - torch.arange(height, device=device)[:, None]
+    column, row = torch.arange(width, device=noise.device), torch.arange(height, device=noise.device)
+    left = (column < size - 1 - row[:, None]).to(noise.dtype)
+    noise = noise[:, None, :width]
+    return noise * left, noise.flip(2) * (1 - left)
 
 
 class _PackedCholesky(torch.autograd.Function):
@@ -132,40 +133,35 @@ class _PackedCholesky(torch.autograd.Function):
         height, width = _rectangle(size)
         mean, raw = _at_least_float32(parameters[:, : 2 * size]).chunk(2, 1)
         diagonal = F.softplus(raw) + SCALE_MINIMUM
-        below = parameters[:, 2 * size :]
+        below = parameters[:, 2 * size :].view(batch, height, width)
 
-        packed_noise = noise[:, None, :width].to(parameters.dtype)
-        folded_noise = _fold(packed_noise, packed_noise.flip(2), size)
-        products = below.view(batch, height, width) * folded_noise
-        both = products.sum(2, dtype=mean.dtype)
-        left = products.mul_(_filled_from_left(size, noise.device).to(products.dtype)).sum(2, dtype=mean.dtype)
+        left_noise, right_noise = _fold(noise.to(parameters.dtype))
+        left, right = ((below * folded).sum(2, dtype=mean.dtype) for folded in (left_noise, right_noise))
         sample = mean + diagonal * noise
-        sample[:, size - 2 * height :] += torch.cat([both - left, left.flip(1)], 1)
+        sample[:, size - 2 * height :] += torch.cat([right, left.flip(1)], 1)
 
-        squares = torch.linalg.vector_norm(below, dim=1, dtype=mean.dtype).square()
+        squares = torch.linalg.vector_norm(below, dim=(1, 2), dtype=mean.dtype).square()
         squares += (diagonal.square() + mean.square()).sum(1)
         kl = 0.5 * (squares - size) - diagonal.log().sum(1)
-        ctx.save_for_backward(parameters, noise, folded_noise)
+        ctx.save_for_backward(parameters, noise, left_noise, right_noise)
         return sample, kl
 
     @staticmethod
     @once_differentiable
     def backward(ctx, sample_gradient: Tensor, kl_gradient: Tensor) -> tuple[Tensor, None]:
-        parameters, noise, folded_noise = ctx.saved_tensors
+        parameters, noise, left_noise, right_noise = ctx.saved_tensors
         batch, size = noise.shape
         height, width = _rectangle(size)
         mean, raw = _at_least_float32(parameters[:, : 2 * size]).chunk(2, 1)
         diagonal = F.softplus(raw) + SCALE_MINIMUM
         kl_gradient = kl_gradient[:, None]
 
-        gradient = torch.empty_like(parameters)
+        gradient = parameters * kl_gradient.to(parameters.dtype)
         gradient[:, :size] = sample_gradient + kl_gradient * mean
         gradient[:, size : 2 * size] = (
             sample_gradient * noise + kl_gradient * (diagonal - 1 / diagonal)
         ) * torch.sigmoid(raw)
         rows = sample_gradient[:, size - 2 * height :, None].to(parameters.dtype)
-        outer = _fold(rows.flip(1)[:, :height], rows[:, :height], size).mul_(folded_noise)
-        below = parameters[:, 2 * size :].view(batch, height, width)
-        kl_gradient = kl_gradient[:, :, None].to(parameters.dtype)
-        gradient[:, 2 * size :].view(batch, height, width).copy_(torch.addcmul(outer, below, kl_gradient))
+        below = gradient[:, 2 * size :].view(batch, height, width)
+        below.addcmul_(rows.flip(1)[:, :height], left_noise).addcmul_(rows[:, :height], right_noise)
         return gradient, None

@@ -6,6 +6,7 @@ is a view of the channels-last memory the convolutions work in.
 """
 
 import math
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,7 @@ CONV_CHANNELS = (32, 64, 128, 256)
 
 
 class Affine(nn.Module):
-    """`weight * x / sqrt(1 + 1e-3) + bias` per channel: what Keras' BatchNorm computes while its statistics stay 0 and 1.
+    """`weight * x / sqrt(1 + 1e-3) + bias` per channel: Keras' BatchNorm while its statistics stay 0 and 1.
 
     The originals never switch BatchNorm to training, so this is the normalisation that produced their numbers.
     """
@@ -95,10 +96,7 @@ def dense_encoder(
 ) -> nn.Sequential:
     """`[B, C, H, W]` -> 500 -> 500 -> 2000 -> `[B, outputs]`."""
     widths = (math.prod(input_shape), *DENSE_WIDTHS)
-    blocks = [
-        Block(nn.Linear(narrow, wide), wide, normalization, dropout, before)
-        for narrow, wide in zip(widths, widths[1:], strict=False)
-    ]
+    blocks = [Block(nn.Linear(narrow, wide), wide, normalization, dropout, before) for narrow, wide in pairwise(widths)]
     return initialize(nn.Sequential(nn.Flatten(), *blocks, nn.Linear(widths[-1], outputs)))
 
 
@@ -110,10 +108,7 @@ def dense_decoder(
     `leaky_logits` keeps the original's leaky ReLU on the last layer, which shrinks negative logits fivefold.
     """
     widths = (latent_dim, *reversed(DENSE_WIDTHS))
-    blocks = [
-        Block(nn.Linear(narrow, wide), wide, normalization, before=before)
-        for narrow, wide in zip(widths, widths[1:], strict=False)
-    ]
+    blocks = [Block(nn.Linear(narrow, wide), wide, normalization, before=before) for narrow, wide in pairwise(widths)]
     last = [nn.LeakyReLU(LEAK)] if leaky_logits else []
     return initialize(
         nn.Sequential(*blocks, nn.Linear(widths[-1], math.prod(output_shape)), *last, nn.Unflatten(1, output_shape))
@@ -144,7 +139,7 @@ def conv_decoder(
     first = nn.Linear(latent_dim, narrowing[0] * height * width)
     blocks = [
         Block(nn.ConvTranspose2d(wide, narrow, 3, padding=1), narrow, normalization, before=before)
-        for wide, narrow in zip(narrowing, narrowing[1:], strict=False)
+        for wide, narrow in pairwise(narrowing)
     ]
     network = nn.Sequential(
         Block(first, first.out_features, "none"),

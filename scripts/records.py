@@ -34,6 +34,7 @@ KEYS = (
     "git_dirty", "versions", "hardware", "data_checksum",
 )  # fmt: skip
 MARGIN = 0.01
+PRIVATE = re.compile(r"^(/|[A-Za-z]:\\|file:)|://[^/\s]*@|mongodb(\+srv)?://(?!\*+$)")
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def check_record(record: object, path: Path) -> dict:
         raise UserError(f"{path} is not a run record: expected a JSON object")
     if record.get("format") != FORMAT:
         raise UserError(
-            f"{path} has record format {record.get('format')!r}, this version reads {FORMAT}: update the code or run again"
+            f"{path} has record format {record.get('format')!r}, this version reads {FORMAT}: update or run again"
         )
     if missing := [key for key in KEYS if key not in record]:
         raise UserError(
@@ -102,12 +103,14 @@ def check_record(record: object, path: Path) -> dict:
             if type(value) not in (int, float) or not math.isfinite(value):
                 raise UserError(f"{path}: {key} {name} is {value!r}, not a finite number")
     if private := find_private(record):
-        raise UserError(f"{path} holds an absolute path or a credential at {private}: run again with relative paths")
+        raise UserError(
+            f"{path} holds an absolute path, a host or a credential at {private}: run again with relative paths"
+        )
     return record
 
 
 def find_private(value: object, where: str = "") -> str | None:
-    """Dotted place of the first string that is an absolute path or a URL with a user in it, or None."""
+    """Dotted place of the first string that is an absolute path or names a user or a database's host, or None."""
     if isinstance(value, dict):
         return next(
             (found for key, item in value.items() if (found := find_private(item, f"{where}.{key}".lstrip(".")))), None
@@ -116,7 +119,7 @@ def find_private(value: object, where: str = "") -> str | None:
         return next(
             (found for index, item in enumerate(value) if (found := find_private(item, f"{where}[{index}]"))), None
         )
-    if isinstance(value, str) and re.search(r"^(/|~|[A-Za-z]:\\|file:)|://[^/\s]*@", value):
+    if isinstance(value, str) and PRIVATE.search(value):
         return where
     return None
 

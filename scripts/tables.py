@@ -275,14 +275,14 @@ def provenance(runs: list[Runs], results: Results) -> list[str]:
         records = results.of(run)
         if not records:
             continue
-        minutes = sorted(record.total_seconds / 60 for record in records)
+        minutes = [f"{seconds / 60:.1f}" for seconds in sorted(record.total_seconds for record in records)]
         commits = dict.fromkeys(
             f"{(record.git_commit or 'unknown')[:8]}{' †' if record.git_dirty else ''}" for record in records
         )
         rows.append([
             f"[{run.config_name}](../runs/{run.experiment}/{run.config_name}/)",
             ", ".join(str(record.seed) for record in records),
-            f"{minutes[0]:.1f}" if minutes[0] == minutes[-1] else f"{minutes[0]:.1f} – {minutes[-1]:.1f}",
+            " – ".join(dict.fromkeys((minutes[0], minutes[-1]))),
             "; ".join(dict.fromkeys(hardware(record) for record in records)),
             ", ".join(commits),
         ])  # fmt: skip
@@ -683,8 +683,8 @@ TABLES: dict[str, Table] = {
         title="Parity with the originals' golden numbers",
         reading=(
             "The worst deviation of our faithful configurations from numbers that the unmodified TensorFlow code "
-            "computed from the same weights, inputs and noise, and the tolerance that the parity tests allow. Read from "
-            "the recorded comparison `results/parity_golden.json`."
+            "computed from the same weights, inputs and noise, and the tolerance that the parity tests allow. Read "
+            "from the recorded comparison `results/parity_golden.json`."
         ),
         render=render_golden,
     ),

@@ -4,6 +4,7 @@ import pytest
 from sacred import Experiment, Ingredient
 
 from experiments.configuration import (
+    any_length,
     at_least,
     between,
     check_config,
@@ -80,7 +81,6 @@ def test_defaults_equal_what_sacred_computes():
         ("compute.threads", 2),
         ("compute.compile", True),
         ("model.map_size", [4, 5]),
-        ("model.map_size", (4, 5)),
         ("model.alpha", 3),
         ("model.clip", None),
         ("training.decay", 0),
@@ -107,6 +107,7 @@ def test_accepts(key, value):
         ("compute.compile", 1, "True or False"),
         ("compute.compile", "true", "True or False"),
         ("model.map_size", 8, "a list of 2 values, each an integer, at least 1"),
+        ("model.map_size", (8, 8), "a list of 2 values, each an integer, at least 1"),
         ("model.map_size", [8], "a list of 2 values, each an integer, at least 1"),
         ("model.map_size", [8, 8, 8], "a list of 2 values, each an integer, at least 1"),
         ("model.map_size", [0, 8], "a list of 2 values, each an integer, at least 1"),
@@ -129,6 +130,17 @@ def test_rejects_with_key_value_and_what_is_allowed(key, value, allowed):
     assert str(error.value) == f"{key} is {value!r}: it must be {allowed}"
 
 
+def test_lists_of_any_length():
+    rules = {"rates": optional(any_length(positive))}
+    for rates in ([0.5], [0.9, 0.3, 0.1], None):
+        check_config({"rates": rates}, {"rates": [0.9, 0.1]}, rules)
+    for rates in ([], [0.5, 0.0], [0.5, None], 0.5):
+        with pytest.raises(UserError) as error:
+            check_config({"rates": rates}, {"rates": [0.9, 0.1]}, rules)
+        allowed = "a list of one or more values, each a number, greater than 0, or None"
+        assert str(error.value) == f"rates is {rates!r}: it must be {allowed}"
+
+
 def test_none_only_where_the_default_is_none_without_a_rule():
     check_config({"limit": None}, {"limit": None}, {})
     with pytest.raises(UserError, match="limit is 5: it must be None"):
@@ -140,6 +152,7 @@ def test_none_only_where_the_default_is_none_without_a_rule():
     [
         ("training.lerning_rate", "training.learning_rate"),
         ("learning_rate", "training.learning_rate"),
+        ("rate", "training.learning_rate"),
         ("model.learning_rate", "training.learning_rate"),
         ("epochs", "training.joint_epochs"),
         ("sead", "seed"),

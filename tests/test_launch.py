@@ -16,6 +16,7 @@ from sacred.observers import FileStorageObserver
 
 from experiments.configuration import at_least, check_config, default_config, one_of, optional, positive, text
 from experiments.errors import UserError
+from experiments.ingredients.observers import RunFolderObserver
 from experiments.launch import launch
 
 RULES = {
@@ -24,6 +25,7 @@ RULES = {
     "compute.threads": optional(at_least(1)),
     "tracking.mongo_url": optional(text),
     "training.learning_rate": positive,
+    "training.clip": optional(positive),
 }
 
 
@@ -49,7 +51,7 @@ def make_experiment(name="dummy"):
         resume=None,
         behaviour="finish",
         model={"alpha": 10.0, "map_size": [8, 8]},
-        training={"learning_rate": 0.001},
+        training={"learning_rate": 0.001, "clip": 1.0},
     )
     experiment.add_named_config("fast", {"model": {"map_size": [2, 2]}})
 
@@ -96,7 +98,7 @@ def make_run_folder(folder="runs/dummy/9", status="INTERRUPTED", experiment="dum
         "resume": None,
         "behaviour": "finish",
         "model": {"alpha": 3, "map_size": [4, 5]},
-        "training": {"learning_rate": 0.5},
+        "training": {"learning_rate": 0.5, "clip": None},
         "compute": {"threads": 2},
         "tracking": {"runs_dir": "old_runs", "mongo_url": "mongodb://REDACTED@host"},
         **changes,
@@ -108,9 +110,10 @@ def make_run_folder(folder="runs/dummy/9", status="INTERRUPTED", experiment="dum
     return config
 
 
-def test_a_completed_run(run):
-    status, _, errors = run("with fast seed=3 model.alpha=2")
+def test_a_completed_run(run, caplog):
+    status, _, errors = run("with fast seed=3 model.alpha=2 training.clip=None")
     assert (status, errors) == (0, "")
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
     assert saved("runs/dummy/1")["status"] == "COMPLETED"
     config = saved("runs/dummy/1", "config.json")
     assert (config["seed"], config["model"]) == (3, {"alpha": 2, "map_size": [2, 2]})
@@ -141,12 +144,13 @@ def test_a_completed_run(run):
         ("with list.yaml", "cannot read the settings in the file list.yaml: it holds no mapping"),
         ("with settings.txt", "cannot read the settings in the file settings.txt: .*extension"),
         ("with wrong.yaml", "unknown configuration key 'model.aplha': "),
-        ("trian", "unknown command 'trian': did you mean main\\?|unknown command 'trian': there are .*main"),
+        ("trian", "unknown command 'trian': there are main, print_config, "),
+        ("print_cnfig", r"unknown command 'print_cnfig': did you mean print_config\?$"),
         ("help trian", "unknown command 'trian': "),
         ("seed=3", "seed=3 is no command but a setting: write 'with seed=3'$"),
         ("fast", "fast is no command but a setting: write 'with fast'$"),
         ("fast seed=3", r"cannot understand these arguments: write python experiments/dummy.py \[COMMAND\] \[with "),
-        ("with", "cannot understand these arguments: "),
+        ("with", "unknown command 'with': "),
         ("--nosuch", "cannot understand these arguments: "),
     ],
 )
@@ -212,11 +216,25 @@ def test_sacreds_own_commands_work_and_are_not_recorded(arguments, shown, run):
     assert not Path("runs").exists()
 
 
-def test_credentials_on_the_command_line_are_not_in_the_record_of_the_command(run):
-    run("with seed=3 tracking.mongo_url=mongodb://user:secret@host/db")
-    record = Path("runs/dummy/1/run.json").read_text()
-    assert "secret" not in record
-    assert json.loads(record)["meta"]["config_updates"] == {"seed": 3, "tracking": {}}
+def test_credentials_are_not_printed(run):
+    _, _, errors = run("with seed=mongodb://user:secret@host/db")
+    assert errors == "error: seed is 'mongodb://***@host/db': it must be an integer\n"
+
+
+def test_a_run_folder_that_is_not_whole_is_an_error(run):
+    """The observer of experiments.ingredients.tracking remembers what it could not write."""
+    experiment = make_experiment()
+
+    @experiment.post_run_hook
+    def lose_a_file(_run):
+        observer = RunFolderObserver(Path("runs/dummy"))
+        observer.dir, observer.error = "runs/dummy/1", OSError(28, "No space left on device")
+        _run.observers.append(observer)
+        observer.run_entry = {}
+
+    status, _, errors = run("", experiment)
+    assert (status, errors.count("\n")) == (2, 1)
+    assert "No space left on device" in errors
 
 
 def test_resume_takes_the_configuration_from_the_run_folder(run, tmp_path):

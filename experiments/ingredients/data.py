@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from http.client import HTTPException
-from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -44,15 +43,6 @@ data.add_config(
         "limit": None,  # use only the first so many samples of each split; None uses all
     }
 )
-
-RULES = {
-    "data.name": one_of("digits", "mnist", "fmnist"),
-    "data.root": text,
-    "data.scaling": one_of(*SCALINGS),
-    "data.validation_fraction": between(0, 1),
-    "data.image_size": optional(at_least(1)),
-    "data.limit": optional(at_least(1)),
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,9 +116,8 @@ def load_dataset(
     10,000 samples.
 
     Raises:
-        UserError: an impossible value; files that cannot be read or downloaded, or are not the original ones.
+        UserError: a split that is too small; files that cannot be read or downloaded, or are not the original ones.
     """
-    _check_values(name, root, scaling, validation_fraction, image_size, limit)
     raw = READERS[name](PROJECT_FOLDER / Path(root).expanduser())
     try:
         train, validation = split_indices(len(raw.train_labels), validation_fraction)
@@ -230,6 +219,16 @@ READERS: dict[str, Callable[[Path], RawDataset]] = {
 }
 
 
+RULES = {
+    "data.name": one_of(*READERS),
+    "data.root": text,
+    "data.scaling": one_of(*SCALINGS),
+    "data.validation_fraction": between(0, 1),
+    "data.image_size": optional(at_least(1)),
+    "data.limit": optional(at_least(1)),
+}
+
+
 def import_torchvision_datasets():
     """Import and return `torchvision.datasets`, also where torch is CPU-only and torchvision is the ordinary wheel.
 
@@ -300,20 +299,3 @@ def _socket_timeout():
 
 def _one_line(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
-
-
-def _check_values(name, root, scaling, validation_fraction, image_size, limit) -> None:
-    for key, value, allowed in (("name", name, tuple(READERS)), ("scaling", scaling, SCALINGS)):
-        if value not in allowed:
-            raise UserError(f"data.{key} is {value!r}: choose one of {', '.join(allowed)}")
-    if not isinstance(root, str) or not root:
-        raise UserError(f"data.root is {root!r}: give the path of a folder")
-    if not _is_a(Real, validation_fraction) or not 0 < validation_fraction < 1:
-        raise UserError(f"data.validation_fraction is {validation_fraction!r}: give a number above 0 and below 1")
-    for key, value in (("image_size", image_size), ("limit", limit)):
-        if value is not None and (not _is_a(int, value) or value < 1):
-            raise UserError(f"data.{key} is {value!r}: give a whole number of at least 1, or None")
-
-
-def _is_a(kind: type, value) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool)

@@ -17,7 +17,7 @@ from models.grid import Grid
 
 evaluation = Ingredient("evaluation", ingredients=[compute], save_git_info=False)
 evaluation.add_config(
-    every=5,  # epochs between two evaluations of the clustering while training; a phase's last epoch is always evaluated
+    every=5,  # epochs between two evaluations of the clustering while training; a phase's last one is always evaluated
     test_curve=False,  # also on the test set while training, as the originals do; nothing is chosen by it
     whole_batches=False,  # leave out the samples that do not fill a last batch, as the originals do
 )
@@ -82,7 +82,7 @@ def draw_map(
     reconstructed: Tensor,
     step: int,
 ) -> None:
-    """Log every picture of a trained map: decoded map, hits, labels, U-matrix, nearest samples, reconstructions, latents.
+    """Log the pictures of a trained map: decoded, hits, labels, U-matrix, nearest samples, reconstructions, latents.
 
     Args:
         latents: `[N, D]` of the split.

@@ -189,7 +189,7 @@ def learning_curves(curve: Curve, metrics: Sequence[str]) -> Figure:
             if len(epochs):
                 axes.plot(epochs, values, color=colour, label=split, **_markers(epochs))
         _finish_panel(axes, metric, starts)
-        if axes.lines:
+        if axes.get_legend_handles_labels()[1]:
             axes.legend()
     return figure
 

@@ -28,7 +28,7 @@ from sacred.observers import MongoObserver, RunObserver
 from tqdm import tqdm
 
 from experiments.errors import UserError
-from experiments.ingredients.observers import RunFolderObserver, redact
+from experiments.ingredients.observers import RunFolderObserver, redact, shown
 
 TIMEOUTS = {"serverSelectionTimeoutMS": 3_000, "connectTimeoutMS": 3_000, "socketTimeoutMS": 20_000}
 DEFAULT_DATABASE = "sacred"
@@ -245,7 +245,7 @@ class RunFolderMongoObserver(RunObserver):
                     self._warn(error)
 
     def _warn(self, error: Exception) -> None:
-        folder = os.path.relpath(self.copy.folder)
+        folder = shown(self.copy.folder)
         tqdm.write(
             f"warning: MongoDB: {describe(error)}. The run goes on and {folder} holds everything; the database gets it "
             f"as soon as it can be reached, or later by: SACRED_MONGO_URL=... python -m {MODULE} {folder}",

@@ -19,7 +19,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 _CREDENTIALS = re.compile(
     r"(?P<mongo>mongodb(?:\+srv)?://)[^\s'\"]*@"  # up to the last @: an unescaped password may hold / and @
-    r"|(?P<other>[a-z][a-z0-9+.-]*://)[^\s/'\"@]+@",
+    r"|(?<![a-z0-9+.-])(?P<other>[a-z0-9+.-]+://)[^\s/'\"@]+@",  # looking behind keeps it linear in long words
     re.IGNORECASE,
 )
 _SECRET_OPTIONS = re.compile(r"((?:tlsCertificateKeyFilePassword|authMechanismProperties)=)[^&\s'\"]+", re.IGNORECASE)
@@ -62,6 +62,12 @@ def relative(path: str | Path) -> str:
     return path.relative_to(PROJECT).as_posix() if path.is_relative_to(PROJECT) else path.name
 
 
+def shown(path: str | Path) -> str:
+    """`path` as a message states it: relative to the working directory if inside it."""
+    path = Path(path).absolute()
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
 def for_record(config: dict) -> dict:
     """A copy of a config that may be published: no credentials, no database host, no absolute path."""
 
@@ -73,12 +79,14 @@ def for_record(config: dict) -> dict:
 
 def plain(value):
     """`value` as JSON and MongoDB can hold it; anything else becomes its description."""
-    if value is None or isinstance(value, (bool, float, str)):
+    if value is None or isinstance(value, (bool, float)):
         return value
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
     if isinstance(value, int):
         return int(value) if -(2**63) <= value < 2**63 else str(value)
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in list(value.items())}
+        return {plain(str(key)): plain(item) for key, item in list(value.items())}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [plain(item) for item in value]
     if hasattr(value, "tolist"):  # torch, NumPy
@@ -86,7 +94,7 @@ def plain(value):
         return plain(value.tolist()) if math.prod(shape) <= _LARGEST_ARRAY else f"array of shape {shape}"
     if hasattr(value, "isoformat"):
         return value.isoformat()
-    return str(value)
+    return plain(str(value))
 
 
 def captured_output(text: str) -> str:
@@ -168,7 +176,7 @@ class RunFolderObserver(FileStorageObserver):
 
     def save_json(self, obj, filename):
         text = json.dumps(redact(plain(obj)), sort_keys=True, indent=2)
-        write_atomically(Path(self.dir, filename), text.encode("utf-8", "replace"))
+        write_atomically(Path(self.dir, filename), text.encode())
 
     def save_cout(self):
         write_atomically(Path(self.dir, "cout.txt"), redact(self.cout).encode("utf-8", "replace"))
@@ -183,14 +191,14 @@ class RunFolderObserver(FileStorageObserver):
         """One line that says why the run folder is not whole."""
         reason = self.error.strerror if isinstance(self.error, OSError) and self.error.strerror else str(self.error)
         return (
-            f"the run folder {os.path.relpath(self.dir)} could not be written ({reason}), so its record is incomplete: "
+            f"the run folder {shown(self.dir)} could not be written ({reason}), so its record is incomplete: "
             "mend that, then start again or resume from a checkpoint"
         )
 
 
 def _unwritable(folder: str | Path, error: OSError) -> UserError:
     return UserError(
-        f"cannot write run folders to {os.path.relpath(folder)} ({error.strerror}): "
+        f"cannot write run folders to {shown(folder)} ({error.strerror}): "
         "choose another place with tracking.runs_dir=FOLDER"
     )
 

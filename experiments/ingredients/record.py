@@ -1,8 +1,10 @@
 """The small JSON file that every finished run leaves: all that a table needs to know about it."""
 
 import json
+import math
 import subprocess
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,27 @@ FILE_NAME = "record.json"
 FORMAT = 1
 
 
+@dataclass(frozen=True)
+class Provenance:
+    """The code a run started with: later commits must not be credited with its results."""
+
+    git_commit: str | None
+    git_dirty: bool
+
+    @classmethod
+    def now(cls) -> "Provenance":
+        """The present commit, and whether anything but `results/` differs from it; None and True outside a clone."""
+        commit = _git("rev-parse", "HEAD")
+        return cls(commit, commit is None or bool(_git("status", "--porcelain", "--", ".", ":!results")))
+
+
 def write_record(
     folder: Path,
     experiment: str,
     config: Mapping[str, Any],
     metrics: Mapping[str, float],
     progress: Progress,
+    provenance: Provenance,
     device: torch.device,
     data_checksum: str,
 ) -> None:
@@ -34,11 +51,10 @@ def write_record(
         "seed": config["seed"],
         "status": "COMPLETED",
         "config": for_record(config),
-        "metrics": dict(metrics),
+        "metrics": {name: value if math.isfinite(value) else None for name, value in metrics.items()},
         "curve": _short(progress.history),
         "seconds": {name: round(seconds, 1) for name, seconds in progress.seconds.items()},
-        "git_commit": _git("rev-parse", "HEAD"),
-        "git_dirty": bool(_git("status", "--porcelain", "--", ".", ":!results")),
+        **asdict(provenance),
         "versions": versions(),
         "hardware": hardware(device),
         "data_checksum": data_checksum,
@@ -49,14 +65,17 @@ def write_record(
 def _short(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The evaluated epochs, rounded to five digits."""
     rows = [row for row in history if any("/" in key for key in row)]
-    return [
-        {key: float(f"{value:.5g}") if isinstance(value, float) else value for key, value in row.items()} for row in rows
-    ]
+    return [{key: _rounded(value) for key, value in row.items()} for row in rows]
+
+
+def _rounded(value: Any) -> Any:
+    """Five digits; JSON has no NaN, so a number that is undefined (a topographic error of one unit) becomes null."""
+    if not isinstance(value, float):
+        return value
+    return float(f"{value:.5g}") if math.isfinite(value) else None
 
 
 def _git(*arguments: str) -> str | None:
     """Output of a git command in the project's folder; None where it is no clone."""
-    done = subprocess.run(
-        ["git", *arguments], cwd=PROJECT_FOLDER, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(["git", *arguments], cwd=PROJECT_FOLDER, capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else None

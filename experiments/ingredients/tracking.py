@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from sacred import SETTINGS, Experiment, Ingredient
 
+from experiments.configuration import optional, text
 from experiments.errors import UserError
 from experiments.ingredients.mongo import RunFolderMongoObserver
 from experiments.ingredients.observers import (
@@ -18,6 +19,7 @@ from experiments.ingredients.observers import (
     check_writable,
     plain,
     redact,
+    shown,
     write_atomically,
 )
 
@@ -30,6 +32,7 @@ tracking.add_config(
         "figures": True,  # draw pictures, as PNG and for TensorBoard
     }
 )
+RULES = {"tracking.runs_dir": text, "tracking.mongo_url": optional(text)}
 
 SPRITE_PIXELS = 8192  # largest side of the projector's sheet of thumbnails that browsers load
 PROJECTOR_POINTS = 10_000  # what the projector's t-SNE and UMAP handle
@@ -185,7 +188,7 @@ class Tracker:
         """
         path = Path(path).absolute()
         if not path.is_file():
-            raise UserError(f"no file {os.path.relpath(path)} to keep with the run")
+            raise UserError(f"no file {shown(path)} to keep with the run")
         inside = path.is_relative_to(self.folder)
         self.run.add_artifact(str(path), name=path.relative_to(self.folder).as_posix() if inside else path.name)
         self._check()

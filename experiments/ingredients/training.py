@@ -5,6 +5,7 @@ with one optimiser, one progress bar, checkpoints, and a resume that ends with t
 """
 
 import math
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -25,16 +26,23 @@ from experiments.ingredients.compute import autocast, compiled, compute
 from experiments.ingredients.optimization import PhasedAdam
 from experiments.ingredients.tracking import Tracker
 
-training = Ingredient("training", ingredients=[compute], save_git_info=False)
-training.add_config(
-    batch_size=300,  # samples per step; an incomplete last batch is dropped
-    shuffle=True,  # a new order every epoch; false keeps the order of the data set
-    learning_rate=0.001,  # of Adam
-    decay_factor=0.99,  # the learning rate is multiplied by this ...
-    decay_steps=5000,  # ... every so many steps, counted over all phases
-    fresh_optimizer=False,  # forget Adam's moments and step counter at the start of every phase
-    checkpoint_every=10,  # epochs between checkpoints; every phase ends with one too
-)
+
+def training_ingredient(**phase_settings: Any) -> Ingredient:
+    """The `training` part of an experiment's configuration: what all share, and the settings of its own phases."""
+    training = Ingredient("training", ingredients=[compute], save_git_info=False)
+    training.add_config(
+        batch_size=300,  # samples per step; an incomplete last batch is dropped
+        shuffle=True,  # a new order every epoch; false keeps the order of the data set
+        learning_rate=0.001,  # of Adam
+        decay_factor=0.99,  # the learning rate is multiplied by this ...
+        decay_steps=5000,  # ... every so many steps, counted over all phases
+        fresh_optimizer=False,  # forget Adam's moments and step counter at the start of every phase
+        checkpoint_every=10,  # epochs between checkpoints; every phase ends with one too
+        **phase_settings,
+    )
+    return training
+
+
 RULES = {
     "training.batch_size": at_least(1),
     "training.learning_rate": positive,
@@ -44,6 +52,7 @@ RULES = {
 }
 
 Terms = dict[str, Tensor]
+FAILED_FILE_NAME = "failed.pt"
 
 
 @dataclass(frozen=True)
@@ -159,7 +168,6 @@ class Trainer:
             self.optimizer = PhasedAdam(self.model.parameters())
         while self.progress.epoch < phase.epochs:
             self._run_epoch(phase, losses)
-            self.epoch = None
             if self.progress.epoch % self.settings["checkpoint_every"] == 0 and self.progress.epoch < phase.epochs:
                 self._save()
 
@@ -172,12 +180,19 @@ class Trainer:
         self.model.train()
         while self.epoch.step < self.steps_per_epoch:
             self._train_step(losses, rates)
-            if self.signals.received is not None:
-                self._account(phase, start)
-                self._save()
-                self.signals.deliver()
-        self._account(phase, start)
+            if self.signals.received is not None and self.epoch.step < self.steps_per_epoch:
+                self._add_seconds(phase.name, time.perf_counter() - start)
+                self._stop()
+        self._add_seconds(phase.name, time.perf_counter() - start)
         self._finish_epoch(phase, time.perf_counter() - start)
+        self.epoch = None
+        if self.signals.received is not None:
+            self._stop()
+
+    def _stop(self) -> None:
+        """Save, then hand the signal to whom it was meant for."""
+        self._save()
+        self.signals.deliver()
 
     def _train_step(self, losses: list[Callable[..., Terms]], rates: list[float]) -> None:
         epoch, progress = self.epoch, self.progress
@@ -203,21 +218,26 @@ class Trainer:
         row: dict[str, Any] = {"phase": phase.name, "epoch": progress.epoch + 1, "seconds": round(seconds, 3)}
         row |= dict(zip(names, means, strict=True))
         if not all(math.isfinite(mean) for mean in means):
-            self._save("failed.pt")
+            self._save(FAILED_FILE_NAME)
             broken = ", ".join(name for name in names if not math.isfinite(row[name]))
             raise UserError(
-                f"{broken} is not finite in {phase.name} epoch {row['epoch']}: lower training.learning_rate or the loss "
-                f"weights (state kept in {self.tracker.folder / 'failed.pt'})"
+                f"{broken} is not finite in {phase.name} epoch {row['epoch']}: lower training.learning_rate or the "
+                f"loss weights (state kept in {self._relative(FAILED_FILE_NAME)})"
             )
         progress.epoch += 1
         start = time.perf_counter()
-        row |= self.evaluate(phase, progress.epoch)
+        try:
+            row |= self.evaluate(phase, progress.epoch)
+        except UserError as error:
+            self._save(FAILED_FILE_NAME)
+            raise UserError(f"{error} (state kept in {self._relative(FAILED_FILE_NAME)})") from error
         self._add_seconds("evaluation", time.perf_counter() - start)
         progress.history.append(row)
         self._log(row, self._epochs_done())
         shown = {name: row[name] for name in ("loss", "validation/nmi_geometric", "validation/purity") if name in row}
         rate = self.steps_per_epoch * self.batch_size / seconds
-        self.bar.set_postfix({name.rpartition("/")[2]: f"{value:.4g}" for name, value in shown.items()}, samples=f"{rate:.0f}/s")
+        postfix = {name.removeprefix("validation/"): f"{value:.4g}" for name, value in shown.items()}
+        self.bar.set_postfix(postfix, speed=f"{rate:.0f} samples/s")
 
     def _log(self, row: dict[str, Any], step: int) -> None:
         scalars = {key: value for key, value in row.items() if key not in ("phase", "epoch")}
@@ -239,11 +259,11 @@ class Trainer:
     def _epochs_done(self) -> int:
         return sum(phase.epochs for phase in self.phases[: self.progress.phase]) + self.progress.epoch
 
-    def _account(self, phase: Phase, start: float) -> None:
-        self._add_seconds(phase.name, time.perf_counter() - start)
-
     def _add_seconds(self, name: str, seconds: float) -> None:
         self.progress.seconds[name] = self.progress.seconds.get(name, 0.0) + seconds
+
+    def _relative(self, name: str) -> str:
+        return os.path.relpath(self.tracker.folder / name)
 
     def _save(self, name: str = checkpoint.FILE_NAME) -> None:
         state = {
@@ -296,7 +316,6 @@ class _Signals:
             signal.signal(number, handler)
 
     def deliver(self) -> None:
-        """Hand the signal to whom it was meant for, now that the state is saved."""
         self.restore()
         signal.raise_signal(self.received)
 

@@ -1,0 +1,46 @@
+PYTHON ?= python3
+BIN := .venv/bin
+RUNS ?= runs
+
+.PHONY: demo test test-system lint bench tensorboard reproduce reproduce-table mongo
+
+demo: .venv/installed  ## train DPSOM on the bundled digits and say where to look
+	$(BIN)/python experiments/dpsom.py with digits
+	@folder=$$(ls -td $(RUNS)/dpsom/[0-9]* | head -n 1); \
+	echo; echo "pictures:     $$folder/figures"; \
+	echo "TensorBoard:  make tensorboard   (then open http://localhost:6006)"
+
+test: .venv/installed-dev  ## everything that pip can install, on two cores
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not system" tests
+
+test-system: .venv/installed-dev  ## what needs Debian packages: installs them, then runs those tests
+	scripts/install_system_packages.sh
+	$(BIN)/python -m pytest -m system tests
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: .venv/installed  ## samples per second and memory by phase, fp32 and bf16
+	$(BIN)/python scripts/benchmark.py
+
+tensorboard: .venv/installed  ## browse all runs
+	$(BIN)/tensorboard --logdir $(RUNS)
+
+reproduce: .venv/installed  ## train what the tables still lack, then render them
+	$(BIN)/python scripts/reproduce.py
+
+reproduce-table: .venv/installed  ## render the tables from the committed records
+	$(BIN)/python scripts/tables.py
+
+mongo:  ## a MongoDB for the Mongo observer, and Omniboard to browse it on http://localhost:9000
+	docker compose up -d
+
+.venv/installed: requirements.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+.venv/installed-dev: .venv/installed requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@

@@ -1,0 +1,222 @@
+"""Proves our models against golden numbers of the TensorFlow originals: `python scripts/parity.py`.
+
+Writes the worst deviation of every quantity to `results/parity_golden.json`, from which `scripts/tables.py` renders
+`results/tables/parity_golden.md`; exits with status 1 when one exceeds its tolerance. The environment variable
+`PARITY_FIXTURES` names another folder than `tests/fixtures` with files of the same names.
+
+A new model adds a `Port` and an entry of MODELS.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from experiments.errors import UserError
+from experiments.ingredients.compute import versions
+from models import assignment
+from models.dpsom import DPSOM, LossWeights
+from models.grid import Grid
+from scripts.golden import QUANTITIES, Deviation, Golden, Port, Slot, compare
+from scripts.records import write_atomically
+
+ROOT = Path(__file__).resolve().parents[1]
+RECORD = ROOT / "results" / "parity_golden.json"
+IMAGE_SHAPE = (28, 28, 1)
+
+
+class DPSOMPort(Port):
+    """DPSOM as its original code computes it, dense or convolutional as the file says."""
+
+    def __init__(self, golden: Golden) -> None:
+        hyper = golden.hyper
+        self.model = DPSOM(
+            (1, 28, 28),
+            Grid(*hyper["som_dim"], torus=True),
+            latent_dim=hyper["latent_dim"],
+            network="conv" if hyper["convolution"] else "dense",
+            posterior="full",
+            normalization="affine",
+            normalize_before=False,
+            dropout=0.0,
+            leaky_logits=True,
+            alpha=hyper["alpha"],
+            weights=LossWeights(**{name: hyper[name] for name in ("theta", "gamma", "beta", "prior")}),
+        )
+        latent_dim = hyper["latent_dim"]
+        order = self.model.posterior.tfp_order()
+        self.head_order = torch.cat([torch.arange(latent_dim), latent_dim + order])
+        parameters = [self.model.centroids, *self.model.encoder.parameters(), *self.model.decoder.parameters()]
+        self.slots = [
+            Slot(variable, parameter, self.head_order if variable.name.startswith("enc/head/") else None)
+            for variable, parameter in zip(golden.variables, parameters, strict=True)
+        ]
+        for slot in self.slots:
+            slot.load()
+        generator = np.random.RandomState(golden.meta["input_seed"])
+        images = generator.rand(golden.batch_size, *IMAGE_SHAPE).astype(np.float32)
+        golden.check_input(images)
+        self.inputs = torch.from_numpy(images).permute(0, 3, 1, 2)
+
+    def forward(self, noise: Tensor) -> dict[str, Tensor]:
+        model, posterior = self.model, self.model.posterior
+        parameters = model.encoder(self.inputs)
+        latents, kl = model.encode(self.inputs, noise)
+        soft = model.assign(latents)
+        winners = self.winners(noise)
+        likelihoods = [
+            model.elbo_terms(image[None], latent[None], kl)["negative_log_likelihood"]
+            for image, latent in zip(self.inputs, latents, strict=True)
+        ]
+        return {
+            "head_0": parameters[0, self.head_order],
+            "loc": posterior.mean(parameters),
+            "scale_diag": posterior.scale_diagonal(parameters),
+            "scale_tril_0": posterior.scale_tril(parameters[:1])[0],
+            "z": latents,
+            "d": assignment.squared_distances(latents, model.centroids),
+            "q": soft,
+            "p": assignment.target_distribution(soft),
+            "k": winners,
+            "nb": torch.cat([winners[:, None], model.neighbours[winners]], dim=1),
+            "kl_i": kl,
+            "logits": model.decoder(latents).permute(0, 2, 3, 1).flatten(1),
+            "log_lik_i": -torch.stack(likelihoods),
+            "tril_index_map": self._cholesky_indices(),
+        }
+
+    def _cholesky_indices(self) -> Tensor:
+        """`[L, L]`: place of each entry of the Cholesky factor among the original's head outputs behind the means."""
+        positions = self.model.posterior.positions()
+        return self.model.posterior.tfp_order().argsort()[positions].where(positions >= 0, -1)
+
+    def losses(self, noise: Tensor, target: Tensor) -> dict[str, Tensor]:
+        weights = self.model.weights
+        pretraining = self.model.pretraining_loss(self.inputs, noise)
+        initialization = self.model.som_initialization_loss(self.inputs, noise)
+        joint = self.model.joint_loss(self.inputs, target, noise)
+        return {
+            "kl": joint["kl"],
+            "neg_log_lik": joint["negative_log_likelihood"],
+            "rec": pretraining["loss"],
+            "commit": joint["commitment"],
+            "som": joint["som"],
+            "w_rec": weights.theta * joint["reconstruction"],
+            "w_kl": weights.prior * joint["kl"],
+            "w_commit": weights.gamma * joint["commitment"],
+            "w_som": weights.beta * joint["som"],
+            "joint": joint["loss"],
+            "a": initialization["loss"],
+            "a_commit": initialization["to_winner"],
+            "a_som": initialization["neighbourhood"],
+        }
+
+    def phase_loss(self, phase: str, noise: Tensor, target: Tensor | None) -> Tensor:
+        if phase == "rec":
+            return self.model.pretraining_loss(self.inputs, noise)["loss"]
+        if phase == "a":
+            return self.model.som_initialization_loss(self.inputs, noise)["loss"]
+        return self.model.joint_loss(self.inputs, target, noise)["loss"]
+
+    def winners(self, noise: Tensor) -> Tensor:
+        latents, _ = self.model.encode(self.inputs, noise)
+        return assignment.squared_distances(latents, self.model.centroids).argmin(dim=1)
+
+    def assign(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        latents, _ = self.model.encode(self.inputs, noise)
+        soft = self.model.assign(latents)
+        return soft, assignment.target_distribution(soft)
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is compared with a golden file, and the quantities it must cover."""
+
+    file_name: str
+    port: Callable[[Golden], Port]
+    quantities: tuple[str, ...] = tuple(QUANTITIES)
+
+
+MODELS = {
+    "DPSOM dense": Model("dpsom_dense.npz", DPSOMPort),
+    "DPSOM conv": Model("dpsom_conv.npz", DPSOMPort),
+}
+
+
+def golden_file(model: Model) -> Path:
+    return Path(os.environ.get("PARITY_FIXTURES") or ROOT / "tests" / "fixtures") / model.file_name
+
+
+def compare_model(model: Model) -> list[Deviation]:
+    """Every deviation of a model from its golden file.
+
+    Raises:
+        UserError: the file cannot be used, or holds numbers that were not compared.
+    """
+    golden = Golden(golden_file(model))
+    deviations = compare(golden, model.port(golden))
+    missing = set(model.quantities) - {deviation.quantity for deviation in deviations}
+    if golden.unused or missing:
+        raise UserError(f"{model.file_name}: not compared: {', '.join(sorted(golden.unused | missing))}")
+    return deviations
+
+
+def worst_row(name: str, quantity: str, deviations: list[Deviation]) -> dict[str, object]:
+    """One line of the table: the largest deviation of a quantity."""
+    measure, tolerance = QUANTITIES[quantity]
+    values = [deviation.value for deviation in deviations if deviation.quantity == quantity]
+    worst = np.max(values)  # unlike max(), this lets NaN through
+    return {
+        "model": name,
+        "quantity": quantity,
+        "measure": measure,
+        "worst": float(f"{worst:.3g}"),
+        "tolerance": tolerance,
+    }
+
+
+def _git(*arguments: str) -> str | None:
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def main() -> int:
+    rows, beyond, checksums = [], [], {}
+    for name, model in MODELS.items():
+        deviations = compare_model(model)
+        rows += [worst_row(name, quantity, deviations) for quantity in model.quantities]
+        beyond += [f"{name}: {deviation}" for deviation in deviations if not deviation.within]
+        checksums[model.file_name] = hashlib.sha256(golden_file(model).read_bytes()).hexdigest()
+    for row in rows:
+        print(
+            f"{row['model']:12} {row['quantity']:40} {row['worst']:8.1e}  (tolerance {row['tolerance']:g}, {row['measure']})"
+        )
+    if beyond:
+        print("\n".join(["beyond the tolerance, nothing recorded:", *beyond]), file=sys.stderr)
+        return 1
+    record = {
+        "format": 1,
+        "git_commit": _git("rev-parse", "HEAD"),
+        "git_dirty": bool(_git("status", "--porcelain", "--", ".", ":!results")),
+        "versions": versions(),
+        "fixtures": checksums,
+        "rows": rows,
+    }
+    write_atomically(RECORD, json.dumps(record, indent=1, allow_nan=False) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,45 @@
+"""Fixtures of all tests: one thread, no database but the tests' own, a real MongoDB server on demand."""
+
+import os
+import uuid
+
+import pymongo
+import pytest
+import torch
+from mongo import Mongod
+from pymongo.uri_parser import parse_uri
+
+USERS_MONGO_URL = os.environ.pop("SACRED_MONGO_URL", None)
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def mongo_server(tmp_path_factory):
+    """URL of a running server without a database: that of SACRED_MONGO_URL, else one that we start."""
+    if USERS_MONGO_URL:
+        yield USERS_MONGO_URL
+        return
+    server = Mongod(tmp_path_factory.mktemp("mongod") / "data").start()
+    yield server.url()
+    server.stop()
+
+
+@pytest.fixture
+def mongo_url(mongo_server):
+    """URL of an empty database that is dropped after the test."""
+    database = f"test_{uuid.uuid4().hex[:12]}"
+    path = parse_uri(mongo_server)["database"]
+    before, _, options = mongo_server.partition("?")
+    before = before.removesuffix(f"/{path}").rstrip("/")
+    yield f"{before}/{database}?{options}"
+    with pymongo.MongoClient(mongo_server) as client:
+        client.drop_database(database)
+
+
+@pytest.fixture
+def mongod(tmp_path):
+    """A server, not yet started, that the test may start, kill and start again."""
+    server = Mongod(tmp_path / "mongod")
+    yield server
+    server.stop()

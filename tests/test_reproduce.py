@@ -1,0 +1,372 @@
+"""scripts/reproduce.py on a small experiment that behaves as this project's do: plan, run, resume, stop, record."""
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from experiments.errors import UserError
+from scripts import reproduce
+from scripts.reproduce import COMMENT, Job, collect, config_name_of, look_up, missing, resolve_config, wanted
+from scripts.tables import TABLES, Row, Runs, Table, render_ablation
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMIT = "0123456789abcdef"
+
+EXPERIMENT = """
+import json, os, sys, time
+from pathlib import Path
+from sacred import Experiment, SETTINGS
+from sacred.observers import FileStorageObserver
+
+if __name__ == "__main__":  # these settings are global: the tests that import this file keep theirs
+    SETTINGS.CAPTURE_MODE = "no"
+    SETTINGS.HOST_INFO.INCLUDE_GPU_INFO = False
+ex = Experiment("dummy", save_git_info=False)
+ex.add_config(seed=0, resume=None, epochs=2, fail=False, compute=dict(threads=None, precision="fp32"),
+              tracking=dict(runs_dir="runs"))
+ex.add_named_config("quick", epochs=3)
+ex.add_named_config("long", epochs=600)
+ex.add_named_config("broken", fail=True)
+
+@ex.config_hook
+def observe(config, command_name, logger):
+    if command_name == "main":
+        ex.observers[:] = [FileStorageObserver(Path(config["tracking"]["runs_dir"]) / "dummy")]
+    return {}
+
+@ex.main
+def main(_run, _config, seed, epochs, resume, fail):
+    folder = Path(_run.observers[0].dir)
+    first = int(Path(resume, "checkpoint.pt").read_text()) if resume else 0
+    for epoch in range(first, epochs):
+        (folder / "checkpoint.pt").write_text(str(epoch + 1))
+        time.sleep(0.05)
+    if fail:
+        print("working\\rstill working\\n", file=sys.stderr)
+        raise SystemExit("error: the map collapsed: lower loss.gamma")
+    record = {"format": 1, "experiment": "dummy", "config_name": None, "seed": seed, "status": "COMPLETED",
+              "config": json.loads(json.dumps(_config)), "curve": [],
+              "metrics": {"test/purity": 0.5 + seed / 100, "first_epoch": first},
+              "seconds": {"all": 0.05 * epochs}, "git_commit": os.environ["COMMIT"], "git_dirty": False,
+              "versions": {}, "hardware": {"device": "cpu", "gpu": None}, "data_checksum": "abc"}
+    record["config"]["tracking"] = {"runs_dir": "runs"}
+    record["config"]["resume"] = None
+    (folder / "record.json").write_text(json.dumps(record))
+
+if __name__ == "__main__":
+    settings = [argument for argument in sys.argv[2:] if not argument.startswith("--")]
+    given = dict(setting.split("=", 1) for setting in settings if "=" in setting)
+    if "resume" in given:
+        config = json.loads(Path(given["resume"], "config.json").read_text())
+        config |= {"resume": given["resume"], "tracking": {"runs_dir": given["tracking.runs_dir"]}}
+        ex.run(config_updates=config, options={"--comment": sys.argv[-1].removeprefix("--comment=")})
+    else:
+        ex.run_commandline()
+"""
+
+DRIVER = """
+import sys
+sys.path.insert(0, {tests!r})
+import test_reproduce
+from scripts import reproduce
+test_reproduce.install({folder!r})
+sys.exit(reproduce.main(sys.argv[1:]))
+"""
+
+
+def install(folder: str, replace=setattr) -> None:
+    """Makes reproduce.py see the experiment in `folder`, and one table that asks for it."""
+    folder = Path(folder)
+    os.environ["COMMIT"] = COMMIT
+    spec = importlib.util.spec_from_file_location("dummy", folder / "dummy.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    rows = [Runs("dummy", name, ((2, order),), 1) for name, order in (("quick", 2), ("broken", 1), ("long", 3))]
+    table = Table(
+        title="Dummy",
+        reading="",
+        render=render_ablation,
+        metrics={"test/purity": "purity"},
+        base=rows[0],
+        rows=tuple(Row((), runs) for runs in rows[1:]),
+    )
+    reproduce.named_config.cache_clear()
+    replace(reproduce, "load_experiment", lambda name: module.ex)
+    replace(reproduce, "program", lambda name: folder / "dummy.py")
+    replace(reproduce, "git", lambda *arguments: COMMIT if arguments[0] == "rev-parse" else "")
+    replace(reproduce, "HEARTBEAT_SECONDS", 1)
+    replace(reproduce, "has_gpu", lambda: False)
+    TABLES["dummy"] = table
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    (tmp_path / "dummy.py").write_text(EXPERIMENT)
+    (tmp_path / "driver.py").write_text(DRIVER.format(tests=str(Path(__file__).parent), folder=str(tmp_path)))
+    (tmp_path / "results").mkdir()
+    shutil.copy(ROOT / "results" / "references.yaml", tmp_path / "results")
+    monkeypatch.setitem(TABLES, "dummy", None)
+    monkeypatch.setenv("COMMIT", COMMIT)
+    install(str(tmp_path), monkeypatch.setattr)
+    yield tmp_path
+    reproduce.named_config.cache_clear()
+
+
+def arguments(folder: Path, *more: str) -> list[str]:
+    return ["--tables", "dummy", "--runs-dir", str(folder / "runs"), "--results", str(folder / "results"), *more]
+
+
+def make_run(
+    folder: Path, number: int, status: str, comment: str | None = COMMENT + COMMIT, age: float = 100, **config
+):
+    """A run folder of the config `quick` as Sacred leaves it; `age`: seconds since its last heartbeat."""
+    run = folder / "runs" / "dummy" / str(number)
+    run.mkdir(parents=True)
+    values = resolve_config(reproduce.load_experiment("dummy"), "quick") | {"tracking": {"runs_dir": "x"}} | config
+    (run / "config.json").write_text(json.dumps(values))
+    (run / "run.json").write_text(json.dumps({"status": status, "meta": {"comment": comment} if comment else {}}))
+    os.utime(run / "run.json", (time.time() - age,) * 2)
+    return run
+
+
+def finished(run: Path, commit=COMMIT, **changes) -> dict:
+    record = {
+        "format": 1,
+        "experiment": "dummy",
+        "config_name": None,
+        "seed": 0,
+        "status": "COMPLETED",
+        "config": json.loads((run / "config.json").read_text()),
+        "metrics": {"test/purity": 0.5},
+        "curve": [],
+        "seconds": {"all": 90.0},
+        "git_commit": commit,
+        "git_dirty": False,
+        "versions": {},
+        "hardware": {"device": "cpu", "gpu": None},
+        "data_checksum": "abc",
+    } | changes
+    (run / "record.json").write_text(json.dumps(record))
+    return record
+
+
+def state(folder: Path, seed: int = 0) -> tuple[str, str | None]:
+    """What reproduce.py would do about `quick`, and with which run folder."""
+    job = Job(TABLES["dummy"].base, seed)
+    look_up(job, folder / "runs", COMMIT)
+    return job.action, job.folder and job.folder.name
+
+
+# ----------------------------------------------------------------------------------------------------------------- plan
+
+
+def test_a_named_config_is_resolved_without_running(folder):
+    config = resolve_config(reproduce.load_experiment("dummy"), "quick", seed=3)
+    assert config == {
+        "seed": 3,
+        "resume": None,
+        "epochs": 3,
+        "fail": False,
+        "compute": {"threads": None, "precision": "fp32"},
+        "tracking": {"runs_dir": "runs"},
+    }
+    assert not (folder / "runs").exists()
+    with pytest.raises(UserError, match="no named config 'quik'"):
+        resolve_config(reproduce.load_experiment("dummy"), "quik")
+
+
+def test_lower_orders_go_first_then_seeds_then_rows(folder):
+    order = [(job.runs.config_name, job.seed) for job in wanted(["dummy"], [], None)]
+    assert order == [("broken", 0), ("broken", 1), ("quick", 0), ("quick", 1), ("long", 0), ("long", 1)]
+    assert [(j.runs.config_name, j.seed) for j in wanted(["dummy"], ["quick"], 3)] == [("quick", s) for s in range(3)]
+    with pytest.raises(UserError, match="no row quik in dummy: there are quick, broken, long"):
+        wanted(["dummy"], ["quik"], None)
+
+
+def test_the_whole_plan_follows_the_standing_order():
+    jobs = wanted([name for name in TABLES if name != "dummy"], [], None)
+    names = [job.runs.config_name for job in jobs]
+    assert {(job.runs.config_name, job.seed) for job in jobs[:10]} == {
+        (n, s) for n in ("mnist", "fmnist") for s in range(5)
+    }
+    assert names.index("mnist_faithful") > names.index("fmnist")
+    assert names.index("mnist_conv_faithful") > names.index("short")
+    assert len({(job.runs.config_name, job.seed) for job in jobs}) == len(jobs)
+
+
+def test_the_estimate_takes_records_of_the_same_kind_of_device(folder):
+    run = make_run(folder, 1, "COMPLETED")
+    finished(run)
+    collect(run, "quick", folder / "results" / "runs")
+    records = reproduce.load_records(folder / "results" / "runs")
+    job = Job(TABLES["dummy"].base, 1)
+    assert reproduce.estimate(job, records, on_gpu=False) == 90
+    assert reproduce.estimate(job, records, on_gpu=True) == 60, "the table's own minute"
+    assert missing([Job(job.runs, 0), job], records) == [job]
+
+
+@pytest.mark.parametrize(
+    ("status", "changes", "expected"),
+    [
+        ("INTERRUPTED", {}, "resume"),
+        ("RUNNING", {}, "resume"),
+        ("RUNNING", {"age": 0}, "wait"),
+        ("FAILED", {}, "start"),
+        ("INTERRUPTED", {"comment": COMMENT + "another"}, "start"),
+        ("INTERRUPTED", {"comment": None}, "start"),
+        ("INTERRUPTED", {"seed": 1}, "start"),
+        ("INTERRUPTED", {"epochs": 4}, "start"),
+        ("INTERRUPTED", {"compute": {"threads": 7, "precision": "fp32"}}, "resume"),
+        ("INTERRUPTED", {"compute": {"threads": None, "precision": "bf16"}}, "start"),
+    ],
+)
+def test_only_the_same_run_of_the_same_code_is_resumed(folder, status, changes, expected):
+    run = make_run(folder, 1, status, **changes)
+    assert state(folder)[0] == ("wait" if expected == "wait" else "start"), "there is no checkpoint"
+    (run / "checkpoint.pt").write_text("1")
+    assert state(folder)[0] == expected
+
+
+def test_the_latest_checkpoint_is_resumed_and_broken_folders_are_passed_over(folder):
+    for number, age in ((1, 300), (2, 100), (3, 200)):
+        checkpoint = make_run(folder, number, "INTERRUPTED") / "checkpoint.pt"
+        checkpoint.write_text("1")
+        os.utime(checkpoint, (time.time() - age,) * 2)
+    (make_run(folder, 4, "RUNNING") / "config.json").write_text('{"seed": 0, "ep')
+    (folder / "runs" / "dummy" / "_sources").mkdir()
+    assert state(folder) == ("resume", "2")
+    finished(make_run(folder, 5, "COMPLETED"))
+    assert state(folder) == ("collect", "5")
+
+
+def test_a_finished_run_of_other_code_is_not_taken(folder):
+    finished(make_run(folder, 1, "COMPLETED", comment=None), commit="another")
+    assert state(folder)[0] == "start"
+
+
+# -------------------------------------------------------------------------------------------------------------- collect
+
+
+def test_a_hand_made_run_is_collected_under_its_config(folder, capsys):
+    run = make_run(folder, 1, "COMPLETED", comment=None)
+    record = finished(run, commit="another")
+    assert config_name_of(run) == "quick"
+    assert reproduce.main(["--collect", str(run), "--results", str(folder / "results")]) == 0
+    path = folder / "results" / "runs" / "dummy" / "quick" / "0.json"
+    assert json.loads(path.read_text()) == record | {"config_name": "quick"}
+    assert reproduce.main(["--collect", str(run), "--results", str(folder / "results")]) == 0, "again changes nothing"
+    finished(run, metrics={"test/purity": 0.6})
+    assert reproduce.main(["--collect", str(run), "--results", str(folder / "results")]) == 2
+    assert "already records another run" in capsys.readouterr().err
+    assert [p.name for p in path.parent.iterdir()] == ["0.json"]
+
+
+@pytest.mark.parametrize(
+    ("status", "changes", "message"),
+    [
+        ("INTERRUPTED", {}, "only COMPLETED"),
+        ("FAILED", {}, "only COMPLETED"),
+        ("RUNNING", {}, "only COMPLETED"),
+        ("COMPLETED", {"status": "INTERRUPTED"}, "only COMPLETED"),
+        ("COMPLETED", {"config": {"seed": 0}}, "differs in compute.precision, epochs, fail"),
+        ("COMPLETED", {"format": 2}, "record format 2"),
+        ("COMPLETED", {"metrics": {"test/purity": float("inf")}}, "not a finite number"),
+    ],
+)
+def test_nothing_else_becomes_a_record(folder, status, changes, message):
+    run = make_run(folder, 1, status)
+    finished(run, **changes)
+    with pytest.raises(UserError, match=message):
+        collect(run, "quick", folder / "results" / "runs")
+    assert not (folder / "results" / "runs").exists()
+
+
+def test_a_changed_config_has_no_name(folder):
+    run = make_run(folder, 1, "COMPLETED", epochs=17)
+    finished(run)
+    with pytest.raises(UserError, match="no named config"):
+        config_name_of(run)
+
+
+# ------------------------------------------------------------------------------------------------------------ execution
+
+
+def test_runs_are_made_recorded_rendered_and_not_repeated(folder, capsys):
+    assert reproduce.main(arguments(folder, "--rows", "quick", "--dry-run")) == 0
+    assert "2 runs are missing" in capsys.readouterr().out
+    assert not (folder / "runs").exists()
+    assert reproduce.main(arguments(folder, "--rows", "quick", "--jobs", "2")) == 0
+    records = reproduce.load_records(folder / "results" / "runs")
+    assert [(r.config_name, r.seed, r.metrics["test/purity"]) for r in records] == [
+        ("quick", 0, 0.5),
+        ("quick", 1, 0.51),
+    ]
+    assert "| `quick` | (base) | 2 |" in (folder / "results" / "tables" / "dummy.md").read_text()
+    capsys.readouterr()
+    assert reproduce.main(arguments(folder, "--rows", "quick")) == 0
+    assert "nothing is missing" in capsys.readouterr().out
+
+
+def test_a_failed_run_is_reported_and_does_not_stop_the_others(folder, capsys):
+    assert reproduce.main(arguments(folder, "--rows", "broken", "quick", "--seeds", "1")) == 1
+    captured = capsys.readouterr()
+    assert "dummy broken seed 0: failed with exit status 1: error: the map collapsed: lower loss.gamma" in captured.err
+    assert "1 recorded, 1 missing" in captured.out
+    assert [record.config_name for record in reproduce.load_records(folder / "results" / "runs")] == ["quick"]
+
+
+def test_a_killed_run_resumes_and_a_finished_one_is_only_recorded(folder):
+    (make_run(folder, 1, "RUNNING") / "checkpoint.pt").write_text("2")
+    finished(make_run(folder, 2, "COMPLETED", seed=1), seed=1, metrics={"test/purity": 0.77})
+    assert reproduce.main(arguments(folder, "--rows", "quick")) == 0
+    first, second = reproduce.load_records(folder / "results" / "runs")
+    assert first.metrics["first_epoch"] == 2
+    assert second.metrics == {"test/purity": 0.77}
+    assert sorted(path.name for path in (folder / "runs" / "dummy").glob("[0-9]*")) == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_reaches_the_run_and_the_same_command_continues(folder, number):
+    command = [sys.executable, str(folder / "driver.py"), *arguments(folder, "--rows", "long", "--seeds", "1")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    checkpoint = folder / "runs" / "dummy" / "1" / "checkpoint.pt"
+    deadline = time.time() + 60
+    while not checkpoint.exists() and time.time() < deadline:
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "continue with: python scripts/reproduce.py --tables dummy" in errors
+    assert json.loads((checkpoint.parent / "run.json").read_text())["status"] == "INTERRUPTED"
+    assert not (folder / "results" / "runs").exists()
+    checkpoint.write_text("598")
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    record = json.loads((folder / "results" / "runs" / "dummy" / "long" / "0.json").read_text())
+    assert record["metrics"]["first_epoch"] == 598
+
+
+def test_a_run_that_lives_elsewhere_is_left_alone(folder, capsys, monkeypatch):
+    monkeypatch.setattr(reproduce, "HEARTBEAT_SECONDS", -14)  # gives up after one second
+    monkeypatch.setattr(reproduce, "look_up", lambda job, *_: vars(job).update(action="wait", folder=folder / "runs"))
+    assert reproduce.main(arguments(folder, "--rows", "quick", "--seeds", "1")) == 1
+    assert "repeat this command when it has ended" in capsys.readouterr().err
+    assert not (folder / "runs" / "dummy").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [(["--tables", "nothing"], "no table nothing"), (["--seeds", "0"], "--seeds 0"), (["--jobs", "-1"], "--jobs -1")],
+)
+def test_wrong_arguments_are_one_line(wrong, message, capsys):
+    assert reproduce.main(wrong) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1

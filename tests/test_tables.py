@@ -1,0 +1,481 @@
+"""Records, the comparison of two sets of runs, and the tables rendered from them."""
+
+import csv
+import json
+import math
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from experiments.errors import UserError
+from scripts import tables
+from scripts.records import Summary, compare, load_records, record_path, summarise
+from scripts.tables import TABLES, Reference, Results, render_all, render_table
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def make_record(config_name="mnist", seed=0, nmi=0.69, purity=0.96, **changes):
+    """A record of a run with the given NMI and purity on both splits."""
+    metrics = {
+        f"{split}/{name}": 0.5 for split in ("validation", "test") for name in tables.CLUSTERING | tables.TOPOLOGY
+    }
+    for split in ("validation", "test"):
+        metrics |= {f"{split}/nmi_geometric": nmi, f"{split}/purity": purity}
+    return {
+        "format": 1,
+        "experiment": "dpsom",
+        "config_name": config_name,
+        "seed": seed,
+        "status": "COMPLETED",
+        "config": {
+            "seed": seed,
+            "resume": None,
+            "model": {"map_size": [8, 8], "posterior": "diagonal"},
+            "compute": {"precision": "fp32", "threads": 1 + seed},
+            "tracking": {"runs_dir": "runs"},
+        },
+        "metrics": metrics,
+        "curve": [],
+        "seconds": {"pretrain": 60.0, "joint": 600.0 + seed},
+        "git_commit": COMMIT,
+        "git_dirty": False,
+        "versions": {"torch": "2.13.0"},
+        "hardware": {"device": "cpu", "cpu": "A CPU", "threads": 2, "gpu": None},
+        "data_checksum": "abc",
+    } | changes
+
+
+def write(results: Path, *records: dict) -> None:
+    for record in records:
+        path = record_path(results / "runs", record["experiment"], record["config_name"], record["seed"])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(record))
+
+
+@pytest.fixture
+def results(tmp_path) -> Path:
+    """A results folder without runs."""
+    shutil.copy(ROOT / "results" / "references.yaml", tmp_path)
+    return tmp_path
+
+
+def markdown(results: Path, name: str) -> str:
+    return render_table(name, Results(results))[0]
+
+
+def cells(text: str, *start: str) -> list[str]:
+    """The cells of the first row that begins with these cells."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+    return next(row for row in rows if row[: len(start)] == list(start))
+
+
+# ----------------------------------------------------------------------------------------------------------- statistics
+
+
+def test_mean_and_standard_error_by_hand():
+    assert summarise([]) is None
+    assert summarise([0.5]) == Summary(0.5, None, 1)
+    three = summarise([1.0, 2.0, 4.0])
+    assert three.mean == pytest.approx(7 / 3)
+    assert three.standard_error == pytest.approx(math.sqrt((16 + 1 + 25) / 9 / 2 / 3))
+
+
+def test_interval_and_equivalence_are_scipys():
+    generator = np.random.default_rng(0)
+    verdicts = set()
+    for _ in range(200):
+        shift, spread = generator.uniform(-0.03, 0.03), generator.uniform(0.0005, 0.01)
+        ours = generator.normal(0.7 + shift, spread, generator.integers(2, 7))
+        reference = generator.normal(0.7, 0.004, generator.integers(2, 7))
+        comparison = compare(summarise(ours), summarise(reference))
+        expected = stats.ttest_ind(ours, reference, equal_var=False)
+        assert comparison.interval == pytest.approx(tuple(expected.confidence_interval(0.95)))
+        above = stats.ttest_ind(ours + 0.01, reference, equal_var=False, alternative="greater").pvalue
+        below = stats.ttest_ind(ours - 0.01, reference, equal_var=False, alternative="less").pvalue
+        equal = max(above, below) < 0.05
+        significant = (
+            {1: "better", -1: "worse"}[np.sign(comparison.difference)] if expected.pvalue < 0.05 else "undecided"
+        )
+        assert comparison.verdict == ("equal" if equal else significant)
+        verdicts.add(comparison.verdict)
+    assert verdicts == {"equal", "better", "worse", "undecided"}
+
+
+def test_a_reference_without_spread_is_a_constant():
+    values = [0.690, 0.694, 0.699]
+    for reference in (Summary(0.68, None, 1), Summary(0.68, None, None), Summary(0.68, None, 10)):
+        comparison = compare(summarise(values), reference)
+        expected = stats.ttest_1samp(values, 0.68).confidence_interval(0.95)
+        assert comparison.interval == pytest.approx(tuple(np.array(expected) - 0.68))
+        assert comparison.note == "reference taken as a constant"
+
+
+def test_one_run_of_ours_has_no_verdict():
+    comparison = compare(Summary(0.9, None, 1), Summary(0.7, 0.001, 10))
+    assert (comparison.verdict, comparison.interval) == ("undecided", None)
+    assert comparison.difference == pytest.approx(0.2)
+
+
+def test_a_certain_difference_below_the_margin_is_equal():
+    assert compare(Summary(0.705, 0.0001, 5), Summary(0.7, 0.0001, 5)).verdict == "equal"
+    assert compare(Summary(0.712, 0.0001, 5), Summary(0.7, 0.0001, 5)).verdict == "better"
+    assert compare(Summary(0.5, 0.0, 3), Summary(0.5, 0.0, 3)).interval == (0.0, 0.0)
+
+
+summaries = st.builds(Summary, st.floats(0, 1), st.floats(0, 0.05), st.integers(2, 20))
+
+
+@given(summaries, summaries)
+def test_swapping_the_sides_mirrors_the_verdict(one, two):
+    forth, back = compare(one, two), compare(two, one)
+    mirrored = {"better": "worse", "worse": "better"}
+    assert back.verdict == mirrored.get(forth.verdict, forth.verdict)
+    assert back.interval == pytest.approx((-forth.interval[1], -forth.interval[0]), abs=1e-12)
+
+
+@given(summaries, summaries, st.floats(0.001, 0.1))
+def test_better_and_worse_exclude_zero_and_a_wider_margin_keeps_equal(one, two, margin):
+    comparison = compare(one, two, margin)
+    low, high = comparison.interval
+    assert {"better": low > 0, "worse": high < 0, "equal": abs(comparison.difference) < margin}.get(
+        comparison.verdict, low <= 0 <= high
+    )
+    if comparison.verdict == "equal":
+        assert compare(one, two, 2 * margin).verdict == "equal"
+
+
+# -------------------------------------------------------------------------------------------------------------- records
+
+
+def test_only_completed_records_enter(results):
+    write(
+        results,
+        make_record(seed=0, nmi=0.7),
+        make_record(seed=1, nmi=0.1, status="INTERRUPTED"),
+        make_record(seed=2, nmi=0.1, status="FAILED"),
+        make_record(seed=3, nmi=0.1, status="RUNNING"),
+    )
+    assert [record.seed for record in load_records(results / "runs")] == [0]
+    row = cells(markdown(results, "dpsom_parity"), "MNIST", "dense", "NMI", "validation")
+    assert row[7] == ".7000, n = 1"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 2}, "format 2"),
+        ({"seed": True}, "whole number"),
+        ({"metrics": {"test/purity": float("nan")}}, "not a finite number"),
+        ({"metrics": {"test/purity": "0.9"}}, "not a finite number"),
+        ({"config": []}, "must be a JSON object"),
+        ({"config": {"data": {"root": "/somewhere/data"}}}, "config.data.root"),
+        (
+            {"config": {"tracking": {"mongo_url": "mongodb://user:secret@db.example.org/runs"}}},
+            "config.tracking.mongo_url",
+        ),
+        ({"config": {"tracking": {"mongo_url": "mongodb://db.example.org/runs"}}}, "config.tracking.mongo_url"),
+    ],
+)
+def test_a_bad_record_is_one_line(results, change, message):
+    write(results, make_record())
+    path = results / "runs" / "dpsom" / "mnist" / "0.json"
+    path.write_text(json.dumps(make_record() | change))
+    with pytest.raises(UserError, match=message) as error:
+        load_records(results / "runs")
+    assert "\n" not in str(error.value)
+    assert str(path) in str(error.value)
+
+
+def test_a_redacted_mongo_url_is_allowed(results):
+    write(results, make_record(config={"tracking": {"mongo_url": "mongodb://***"}}))
+    assert len(load_records(results / "runs")) == 1
+
+
+@pytest.mark.parametrize("key", ["config", "metrics", "git_dirty", "data_checksum"])
+def test_a_missing_key_is_named(results, key):
+    record = make_record()
+    write(results, record)
+    del record[key]
+    (results / "runs" / "dpsom" / "mnist" / "0.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match=f"lacks {key}"):
+        load_records(results / "runs")
+
+
+def test_half_a_file_is_one_line(results):
+    write(results, make_record())
+    path = results / "runs" / "dpsom" / "mnist" / "0.json"
+    path.write_text(path.read_text()[:100])
+    with pytest.raises(UserError, match="cannot be read as JSON"):
+        load_records(results / "runs")
+
+
+@pytest.mark.parametrize("place", ["dpsom/mnist/1.json", "dpsom/fmnist/0.json", "dpsom/mnist/00.json", "0.json"])
+def test_the_path_must_say_what_the_file_holds(results, place):
+    path = results / "runs" / place
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(make_record()))
+    with pytest.raises(UserError, match="belongs to"):
+        load_records(results / "runs")
+
+
+def test_records_of_one_row_must_agree(results):
+    write(results, make_record(seed=0), make_record(seed=1))
+    assert len(load_records(results / "runs")) == 2, "seed, threads and tracking may differ"
+    other = make_record(seed=1)
+    other["config"]["model"]["posterior"] = "full"
+    write(results, other)
+    with pytest.raises(UserError, match=r"disagree in model\.posterior"):
+        load_records(results / "runs")
+    write(results, make_record(seed=1, data_checksum="def"))
+    with pytest.raises(UserError, match="different data"):
+        load_records(results / "runs")
+
+
+# ----------------------------------------------------------------------------------------------------------- references
+
+
+def reference_values(results: Results, **wanted) -> list[float]:
+    return [r.value for r in results.references if all(getattr(r, key) == value for key, value in wanted.items())]
+
+
+def test_the_published_tables_are_there(results):
+    found = Results(results)
+    port = {"source": "dpsom_torch_port", "split": "test", "n": 1, "status": "printed", "units": 64}
+    original = port | {"source": "dpsom_tensorflow", "split": "validation"}
+    assert reference_values(found, **port, metric="nmi_geometric") == [0.6946, 0.7267, 0.5673, 0.5712]
+    assert reference_values(found, **port, metric="purity") == [0.9609, 0.9833, 0.7738, 0.7766]
+    assert reference_values(found, **original, metric="nmi_geometric") == [0.6919, 0.6988, 0.5667, 0.5667]
+    assert reference_values(found, **original, metric="purity") == [0.9626, 0.9676, 0.7809, 0.7809]
+    repeated = [r for r in found.references if "repeats_dense" in r.notes]
+    assert {(r.data, r.network, r.source) for r in repeated} == {("fmnist", "conv", "dpsom_tensorflow")}
+    recalled = {"source": "somvae_paper", "units": 16, "n": 10, "status": "recalled", "data": "mnist"}
+    assert reference_values(found, **recalled, metric="nmi_arithmetic") == [
+        0.541,
+        0.342,
+        0.519,
+        0.409,
+        0.001,
+        0.436,
+        0.594,
+    ]
+    assert len(reference_values(found, source="dpsom_paper", status="recalled")) == 24
+
+
+def test_a_standard_deviation_becomes_a_standard_error():
+    entry = {
+        "source": "s",
+        "model": "m",
+        "data": "d",
+        "network": None,
+        "split": "test",
+        "units": 64,
+        "metric": "purity",
+    }
+    reference = Reference(**entry, value=0.7, n=4, spread="standard_deviation", status="printed", error=0.02)
+    assert reference.summary() == Summary(0.7, 0.01, 4)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("format: 1", "format: 2"),
+        ("status: printed", "status: guessed"),
+        ("spread: none", "spread: s.d."),
+        ("value:", "valeu:"),
+    ],
+)
+def test_wrong_references_are_one_line(results, old, new):
+    path = results / "references.yaml"
+    path.write_text(path.read_text().replace(f"{old}", new))
+    with pytest.raises(UserError, match=r"references\.yaml cannot be used") as error:
+        Results(results)
+    assert "\n" not in str(error.value)
+
+
+# --------------------------------------------------------------------------------------------------------------- tables
+
+
+def test_without_records_our_cells_are_empty_and_the_published_stand(results):
+    text = markdown(results, "dpsom_parity")
+    assert "from 0 records of finished runs, equivalence margin 0.01" in text
+    row = cells(text, "Fashion-MNIST", "conv", "purity", "validation")
+    assert row[4].startswith("TensorFlow .7809<sup>")
+    assert row[5:] == [""] * 4
+    for name in TABLES:
+        assert "nan" not in markdown(results, name).lower().replace("nance", "")
+
+
+def test_one_record_is_shown_without_interval_or_verdict(results):
+    write(results, make_record(nmi=0.7))
+    text = markdown(results, "dpsom_parity")
+    assert "from 1 record of finished runs" in text
+    row = cells(text, "MNIST", "dense", "NMI", "test")
+    assert row[5:] == ["", "", ".7000, n = 1", "+.0054 **undecided**"]
+
+
+def test_three_records_get_mean_error_interval_and_verdict(results):
+    values = [0.690, 0.692, 0.694]
+    write(results, *(make_record(seed=seed, nmi=value, purity=0.98) for seed, value in enumerate(values)))
+    text = markdown(results, "dpsom_parity")
+    low, high = stats.ttest_1samp(values, 0.6919).confidence_interval(0.95)
+    row = cells(text, "MNIST", "dense", "NMI", "validation")
+    assert row[7] == ".6920 ± .0012, n = 3"
+    assert row[8] == f"+.0001 [−{0.6919 - low:.4f}, +{high - 0.6919:.4f}] **equal**".replace("0.", ".")
+    assert cells(text, "MNIST", "dense", "purity", "test")[8].endswith("**better**")
+    assert "0, 1, 2" in cells(text, "[mnist](../runs/dpsom/mnist/)")
+
+
+def test_like_is_compared_with_like(results):
+    record = make_record("mnist_faithful")
+    record["metrics"] |= {"validation/nmi_geometric": 0.61, "test/nmi_geometric": 0.62}
+    write(results, record)
+    text = markdown(results, "dpsom_parity")
+    assert cells(text, "MNIST", "dense", "NMI", "validation")[5] == ".6100, n = 1"
+    assert cells(text, "MNIST", "dense", "NMI", "test")[5] == ".6200, n = 1"
+
+
+@pytest.mark.parametrize(("old", "new"), [("split: test", "split: training"), ("units: 64", "units: 16")])
+def test_another_split_or_size_of_map_gets_no_verdict(results, old, new):
+    path = results / "references.yaml"
+    path.write_text(path.read_text().replace(f"{old},", f"{new},"))
+    write(results, *(make_record(seed=seed, nmi=0.69 + 0.001 * seed) for seed in range(3)))
+    text = markdown(results, "dpsom_parity")
+    split = "training" if "training" in new else "test"
+    row = cells(text, "MNIST", "dense", "NMI", split)
+    assert row[4].startswith("Torch port .6946")
+    assert row[8] == ""
+
+
+def test_corrected_is_compared_with_faithful_by_welch(results):
+    faithful, corrected = [0.680, 0.684, 0.682], [0.700, 0.705, 0.702]
+    write(results, *(make_record("mnist_faithful", seed, value) for seed, value in enumerate(faithful)))
+    write(results, *(make_record("mnist", seed, value) for seed, value in enumerate(corrected)))
+    low, high = stats.ttest_ind(corrected, faithful, equal_var=False).confidence_interval(0.95)
+    _, _, own = markdown(results, "dpsom_parity").partition("## Corrected against faithful")
+    expected = f"+.0203 [+{low:.4f}, +{high:.4f}] **better**".replace("0.", ".")
+    assert cells(own, "MNIST", "dense", "NMI")[5] == expected
+
+
+def test_uncommitted_changes_are_flagged(results):
+    write(results, make_record(seed=0), make_record(seed=1, git_dirty=True))
+    for name in ("dpsom_parity", "dpsom_metrics", "dpsom_precision"):
+        assert "† run with uncommitted changes" in markdown(results, name)
+    row = cells(markdown(results, "dpsom_parity"), "MNIST", "dense", "NMI", "test")
+    assert row[7].endswith("n = 2 †")
+    short = render_table("dpsom_parity", Results(results))[2]
+    assert "† run with uncommitted changes" in short
+
+
+def test_the_ablation_names_what_the_recorded_configs_switch(results):
+    base, row = TABLES["dpsom_ablation"].base, TABLES["dpsom_ablation"].rows[0].runs
+    for seed, nmi in enumerate((0.60, 0.61, 0.62)):
+        write(results, make_record(base.config_name, seed, nmi))
+        switched = make_record(row.config_name, seed, nmi - 0.1)
+        switched["config"]["model"]["posterior"] = "full"
+        write(results, switched)
+    text = markdown(results, "dpsom_ablation")
+    assert cells(text, f"`{base.config_name}`")[:5] == [f"`{base.config_name}`", "(base)", "3", "11.0", ".6100 ± .0058"]
+    line = cells(text, f"`{row.config_name}`")
+    assert line[1] == "`model.posterior`: diagonal → **full**"
+    assert line[5].startswith("−.1000 [")
+    assert line[5].endswith("**worse**")
+
+
+def test_all_metrics_of_all_configs(results):
+    write(results, make_record(seed=0), make_record(seed=1))
+    text = markdown(results, "dpsom_metrics")
+    assert cells(text, "`mnist`")[:3] == ["`mnist`", "2", ".690 ± .000"]
+    assert cells(text, "`fmnist_conv_faithful`")[1:] == [""] * 8
+
+
+def test_golden_comparison(results):
+    assert "No comparison has been recorded yet" in markdown(results, "parity_golden")
+    row = {"model": "DPSOM dense", "quantity": "loss terms", "measure": "relative", "worst": 3e-6, "tolerance": 1e-5}
+    content = {"format": 1, "git_commit": COMMIT, "rows": [row, row | {"quantity": "gradients", "worst": 2e-5}]}
+    (results / "parity_golden.json").write_text(json.dumps(content))
+    text = markdown(results, "parity_golden")
+    assert cells(text, "DPSOM dense", "loss terms")[3:] == ["3.0e-06", "1e-05", "yes"]
+    assert cells(text, "DPSOM dense", "gradients")[3:] == ["2.0e-05", "1e-05", "**no**"]
+    (results / "parity_golden.json").write_text(json.dumps({"format": 1, "rows": [{}]}))
+    with pytest.raises(UserError, match="run the parity comparison again"):
+        Results(results)
+
+
+def test_every_table_row_has_as_many_cells_as_its_head(results):
+    for config_name in ("mnist", "mnist_faithful", "short", "ablation_posterior", "mnist_bf16"):
+        write(results, *(make_record(config_name, seed, 0.6 + seed / 100) for seed in range(3)))
+    found = Results(results)
+    for name in TABLES:
+        text, _, short = render_table(name, found)
+        for block in f"{text}\n\n{short}".split("\n\n"):
+            if block.startswith("|"):
+                assert len({line.count("|") for line in block.splitlines()}) == 1
+
+
+def test_csv_holds_the_unrounded_numbers(results):
+    values = [0.690123, 0.692456, 0.694789]
+    write(results, *(make_record(seed=seed, nmi=value) for seed, value in enumerate(values)))
+    rows = list(csv.DictReader(render_table("dpsom_parity", Results(results))[1].splitlines()))
+    wanted = {"config": "mnist", "metric": "nmi_geometric", "split": "test", "compared_with": "dpsom_torch_port"}
+    row = next(row for row in rows if wanted.items() <= row.items())
+    assert float(row["mean"]) == pytest.approx(np.mean(values), abs=1e-15)
+    assert (row["n"], row["compared_mean"], row["verdict"]) == ("3", "0.6946", "equal")
+    assert row["note"] == "reference taken as a constant"
+
+
+def test_rendering_is_deterministic_and_check_tells_drift(results, capsys):
+    readme = results / "README.md"
+    readme.write_text("# Name\n\n<!-- table:dpsom_parity -->\nold\n<!-- /table -->\n\nAfter.\n")
+    arguments = ["--results", str(results), "--readme", str(readme)]
+    write(results, make_record())
+    assert tables.main([*arguments, "--check"]) == 1
+    assert "README.md" in capsys.readouterr().err
+    assert tables.main(arguments) == 0
+    files = {path: path.read_text() for path in [readme, *(results / "tables").iterdir()]}
+    assert tables.main([*arguments, "--check"]) == 0
+    assert tables.main(arguments) == 0
+    assert files == {path: path.read_text() for path in files}
+    assert "| MNIST | dense | NMI | .6919" in files[readme]
+    assert files[readme].endswith("<!-- /table -->\n\nAfter.\n")
+    write(results, make_record(seed=1))
+    assert tables.main([*arguments, "--check"]) == 1
+    readme.write_text(files[readme].replace(".6919", ".6999"))
+    assert readme in tables.out_of_date(render_all(results, readme))
+
+
+def test_an_unknown_table_in_the_readme_is_one_line(results, capsys):
+    (results / "README.md").write_text("<!-- table:nothing --><!-- /table -->")
+    assert tables.main(["--results", str(results), "--readme", str(results / "README.md")]) == 2
+    assert "asks for the table 'nothing'" in capsys.readouterr().err
+
+
+def test_committed_tables_and_readme_are_up_to_date():
+    done = subprocess.run(
+        [sys.executable, "scripts/tables.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_config_of_a_table_exists_and_every_ablation_is_in_one():
+    asked = {(runs.experiment, runs.config_name) for table in TABLES.values() for runs in table.runs()}
+    missing = [
+        f"configs/{e}/{name}.yaml" for e, name in sorted(asked) if not (ROOT / f"configs/{e}/{name}.yaml").exists()
+    ]
+    assert not missing
+    ablations = {("dpsom", path.stem) for path in ROOT.glob("configs/dpsom/ablation_*.yaml")}
+    assert ablations <= asked
+
+
+def test_no_script_hides_a_module_of_the_standard_library():
+    """`python scripts/x.py` puts scripts/ first on the path: a statistics.py there would break torch.compile."""
+    for folder in ("scripts", "experiments"):
+        assert not {path.stem for path in (ROOT / folder).glob("*.py")} & sys.stdlib_module_names
