@@ -63,7 +63,7 @@ ex.add_config(
         posterior="diagonal",  # covariance of q(z|x): diagonal or full
         normalization="batch",  # of every hidden layer: affine (the originals'), batch or none
         normalize_before=True,  # ... before the activation instead of behind it
-        dropout=0.0,  # rate in the encoder
+        dropout=0.4,  # rate in the encoder
         leaky_logits=False,  # the original's leaky ReLU on the dense decoder's logits
         assignment="mean",  # latents that are assigned to units, for the target and for evaluation: mean or sample
     ),

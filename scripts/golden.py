@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.errors import UserError
-from experiments.ingredients.optimization import PhasedAdam
+from experiments.ingredients.optimization import PhasedAdam, staircase_decay
 
 QUANTITIES = {
     "forward arrays": ("max abs / max", 1e-5),
@@ -209,15 +209,13 @@ class Port(ABC):
         """Soft assignment q and the target p that follows from it, for a model with a joint phase that needs p."""
 
 
-def compare(
-    golden: Golden, port: Port, optimizer: Callable[[Iterable[nn.Parameter]], PhasedAdam] = PhasedAdam
-) -> list[Deviation]:
+def compare(golden: Golden, port: Port) -> list[Deviation]:
     """Every deviation of a port that stands at the recipe's weights; trains it."""
     return [
         *compare_forward(golden, port),
         *compare_losses(golden, port),
         *compare_gradients(golden, port),
-        *compare_training(golden, port, optimizer),
+        *compare_training(golden, port),
     ]
 
 
@@ -290,8 +288,7 @@ def _compare_steps(golden: Golden, port: Port, adam: PhasedAdam, folder: str, gl
         yield Deviation("winners along the training", item, number_differing(winners, golden[f"{folder}/k"][index]))
         loss = port.phase_loss(step["phase"], noise, target)
         yield Deviation("loss along the training", item, relative(loss.item(), golden[f"{folder}/loss"][index]))
-        decays = global_step // golden.hyper["decay_steps"]
-        rate = step["lr"] * golden.hyper["decay_factor"] ** decays
+        rate = staircase_decay(step["lr"], global_step, golden.hyper["decay_factor"], golden.hyper["decay_steps"])
         yield Deviation("learning rates", item, relative(rate, step["lr_effective"]))
         port.model.zero_grad()
         loss.backward()
@@ -329,8 +326,7 @@ def _map_values(golden: Golden, port: Port) -> dict[str, np.ndarray]:
 
 
 CHUNK = 1 << 13
-WAVE = np.arange(CHUNK, dtype=np.float64)
-WAVE = np.stack([np.sin(WAVE), np.cos(WAVE)])
+WAVE = np.stack([np.sin(np.arange(CHUNK)), np.cos(np.arange(CHUNK))])
 
 
 def statistics(value: np.ndarray) -> np.ndarray:

@@ -10,10 +10,9 @@ A new model adds a `Port` and an entry of MODELS.
 import hashlib
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from experiments.errors import UserError
 from experiments.ingredients.compute import versions
+from experiments.ingredients.record import Provenance
 from models import assignment
 from models.dpsom import DPSOM, LossWeights
 from models.grid import Grid
@@ -183,11 +183,6 @@ def worst_row(name: str, quantity: str, deviations: list[Deviation]) -> dict[str
     }
 
 
-def _git(*arguments: str) -> str | None:
-    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
 def main() -> int:
     rows, beyond, checksums = [], [], {}
     for name, model in MODELS.items():
@@ -196,16 +191,14 @@ def main() -> int:
         beyond += [f"{name}: {deviation}" for deviation in deviations if not deviation.within]
         checksums[model.file_name] = hashlib.sha256(golden_file(model).read_bytes()).hexdigest()
     for row in rows:
-        print(
-            f"{row['model']:12} {row['quantity']:40} {row['worst']:8.1e}  (tolerance {row['tolerance']:g}, {row['measure']})"
-        )
+        deviation = f"{row['worst']:8.1e}  (tolerance {row['tolerance']:g}, {row['measure']})"
+        print(f"{row['model']:12} {row['quantity']:40} {deviation}")
     if beyond:
         print("\n".join(["beyond the tolerance, nothing recorded:", *beyond]), file=sys.stderr)
         return 1
     record = {
         "format": 1,
-        "git_commit": _git("rev-parse", "HEAD"),
-        "git_dirty": bool(_git("status", "--porcelain", "--", ".", ":!results")),
+        **asdict(Provenance.now()),
         "versions": versions(),
         "fixtures": checksums,
         "rows": rows,

@@ -28,16 +28,8 @@ from scripts.golden import (
 DENSE, CONV = "DPSOM dense", "DPSOM conv"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module", params=[DENSE, CONV])
-def deviations(request, one_thread):
+def deviations(request):
     return parity.compare_model(parity.MODELS[request.param])
 
 

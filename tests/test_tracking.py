@@ -19,7 +19,15 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from experiments.errors import UserError
 from experiments.ingredients import observers
-from experiments.ingredients.observers import captured_output, for_record, plain, redact, relative
+from experiments.ingredients.observers import (
+    OUTPUT_HEAD,
+    OUTPUT_TAIL,
+    captured_output,
+    for_record,
+    plain,
+    redact,
+    relative,
+)
 from experiments.ingredients.tracking import PROJECTOR_POINTS, Tracker
 
 SECRET = "pAssw0rd"
@@ -253,6 +261,30 @@ def test_progress_bars_are_stored_as_a_terminal_shows_them(tmp_path):
 def wait_for_heartbeat(tracker):
     before = read(tracker.folder, "run.json")["heartbeat"]
     wait_for(lambda: read(tracker.folder, "run.json")["heartbeat"] != before)
+
+
+def test_output_is_whole_however_often_it_is_read(tmp_path):
+    lines = "".join(f"line {number}\n" for number in range(100_000))
+
+    def body(tracker):
+        for line in lines.splitlines():
+            print(line)
+
+    run_dummy(body, tmp_path, beat=0.0001, tensorboard=False)
+    kept = (tmp_path / "dummy" / "1" / "cout.txt").read_text()
+    assert len(kept) >= OUTPUT_HEAD + OUTPUT_TAIL
+    assert lines.startswith(kept[:OUTPUT_HEAD])
+    assert lines.endswith(kept[-OUTPUT_TAIL:])
+
+
+def test_failing_run_keeps_what_it_printed(tmp_path):
+    def body(tracker):
+        print("last words")
+        raise ValueError("on purpose")
+
+    with pytest.raises(ValueError, match="on purpose"):
+        run_dummy(body, tmp_path, beat=1000)
+    assert (tmp_path / "dummy" / "1" / "cout.txt").read_text() == "last words\n"
 
 
 def test_captured_output_is_bounded_and_keeps_both_ends():

@@ -3,6 +3,7 @@
 Nothing here imports torch: tensors and arrays are recognised by their `tolist`.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -110,6 +111,28 @@ def captured_output(text: str) -> str:
     return text
 
 
+def make_capture_safe(run) -> None:
+    """Let Sacred's main and heartbeat threads both read the captured output of a run that has started.
+
+    As Sacred has it, the heartbeat moves the position at which the main thread is writing, either may overwrite what
+    the other has read, and a heartbeat during the very last read ends its thread, and with it the last metrics.
+    """
+    output, lock, read = run._output_file, threading.Lock(), run._get_captured_output
+
+    def get():
+        text = output.buffer.getvalue()  # moves nothing
+        new, output.read_position = text[output.read_position :], len(text)
+        return new
+
+    def get_captured_output():
+        with lock, contextlib.suppress(ValueError):  # the buffer has just been closed: everything has been read
+            read()
+
+    if hasattr(output.buffer, "getvalue"):  # not with --capture=fd
+        output.get = get
+    run._get_captured_output = get_captured_output
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace the file in one step, so that neither a reader nor a killed process ever leaves half of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
@@ -214,6 +237,8 @@ def check_writable(folder: Path) -> None:
 
 def check_observers(run) -> None:
     """Raise UserError if the run folder of a Sacred run is not whole; call it after the run has ended."""
+    if run._heartbeat is not None:
+        run._heartbeat.join()  # Sacred waits two seconds for the last one
     for observer in run.observers:
         if isinstance(observer, RunFolderObserver) and observer.error:
             raise UserError(observer.complaint())

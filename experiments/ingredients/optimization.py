@@ -1,24 +1,32 @@
-"""The optimiser of the originals: one Adam for all phases."""
+"""The optimiser of the originals: one Adam for all phases, with a staircase decay of its learning rate."""
 
 import math
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 from torch import nn
 
 
+def staircase_decay(learning_rate: float, step: int, decay_factor: float, decay_steps: int) -> float:
+    """`learning_rate * decay_factor ^ floor(step / decay_steps)`; steps are counted over all phases."""
+    return learning_rate * decay_factor ** (step // decay_steps)
+
+
 class PhasedAdam(torch.optim.Adam):
-    """Adam in TensorFlow's form, its moments and its step counter shared by all phases.
+    """Adam as TensorFlow computes it, its moments and its step counter t shared by all phases.
 
     The update is `lr * sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + epsilon)`: epsilon is added to the biased root
-    ("epsilon-hat" in Kingma and Ba, section 2). The counter t advances with every step of any phase, for all
-    parameters; a parameter without gradient keeps its value and its moments.
+    ("epsilon-hat" in Kingma and Ba, section 2), and b1, b2 and their powers are float32 numbers. The counter advances
+    with every step of any phase, for all parameters; a parameter without gradient keeps its value and its moments.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], epsilon: float = 1e-8) -> None:
-        super().__init__(parameters, fused=True)
-        self.param_groups[0].update(epsilon_hat=epsilon, count=0)
-        for parameter in self.param_groups[0]["params"]:
+        betas = (float(np.float32(0.9)), float(np.float32(0.999)))
+        super().__init__(parameters, betas=betas, fused=True)
+        group = self.param_groups[0]
+        group.update(epsilon_hat=epsilon, count=0, beta_powers=list(betas))
+        for parameter in group["params"]:
             self.state[parameter] = {
                 "step": torch.zeros((), device=parameter.device),
                 "exp_avg": torch.zeros_like(parameter),
@@ -29,10 +37,16 @@ class PhasedAdam(torch.optim.Adam):
         """One update of every parameter that has a gradient, at this learning rate."""
         group = self.param_groups[0]
         group["count"] += 1
-        group["lr"] = learning_rate
-        group["eps"] = group["epsilon_hat"] / math.sqrt(1.0 - group["betas"][1] ** group["count"])
-        torch._foreach_zero_(self._counters)
-        torch._foreach_add_(self._counters, float(group["count"] - 1))
+        exact = [1.0 - beta ** group["count"] for beta in group["betas"]]  # what torch.optim.Adam will divide by
+        rounded = [1.0 - power for power in group["beta_powers"]]
+        group["lr"] = learning_rate * math.sqrt(rounded[1] / exact[1]) * exact[0] / rounded[0]
+        group["eps"] = group["epsilon_hat"] / math.sqrt(exact[1])
+        group["beta_powers"] = [
+            float(np.float32(power) * np.float32(beta))
+            for power, beta in zip(group["beta_powers"], group["betas"], strict=True)
+        ]
+        for counter in self._counters:
+            counter.fill_(group["count"] - 1)
         self.step()
 
     @property

@@ -17,6 +17,7 @@ from experiments.ingredients.observers import (
     RunFolderObserver,
     captured_output,
     check_writable,
+    make_capture_safe,
     plain,
     redact,
     shown,
@@ -79,6 +80,7 @@ class Tracker:
         self._run_folder = next((o for o in run.observers if isinstance(o, RunFolderObserver)), None)
         if self._run_folder is None:
             raise UserError("this run has no run folder: leave out --unobserved")
+        make_capture_safe(run)
         self.folder = Path(self._run_folder.dir)
         self._draw = run.config["tracking"]["figures"]
         self._writer = None
@@ -93,6 +95,7 @@ class Tracker:
 
     def __exit__(self, error_type, error, traceback):
         self.close()
+        self.run._get_captured_output()  # Sacred drops what a failing run printed since the last heartbeat
         if error_type is None:
             self._check()
 

@@ -23,7 +23,7 @@ from experiments.configuration import at_least, between, positive
 from experiments.errors import UserError
 from experiments.ingredients import checkpoint
 from experiments.ingredients.compute import autocast, compiled, compute
-from experiments.ingredients.optimization import PhasedAdam
+from experiments.ingredients.optimization import PhasedAdam, staircase_decay
 from experiments.ingredients.tracking import Tracker
 
 
@@ -136,6 +136,7 @@ class Trainer:
             raise UserError(f"training.batch_size={self.batch_size} exceeds the {len(inputs)} samples: lower it")
         self.model, self.phases, self.inputs = model, phases, inputs
         self.tracker, self.evaluate, self.settings = tracker, evaluate, settings
+        self.decay = settings["decay_factor"], settings["decay_steps"]
         self.steps_per_epoch = len(inputs) // self.batch_size
         self.optimizer = PhasedAdam(model.parameters())
         self.progress = Progress()
@@ -160,6 +161,8 @@ class Trainer:
                 self.progress.phase += 1
                 self.progress.epoch = 0
                 self._save()
+            if signals.received is not None:  # during the last save
+                signals.deliver()
         return self.progress
 
     def _run_phase(self, phase: Phase) -> None:
@@ -202,8 +205,7 @@ class Trainer:
                 terms = loss(**batch)
             self.optimizer.zero_grad()
             terms["loss"].backward()
-            decays = progress.global_step // self.settings["decay_steps"]
-            self.optimizer.step_at(rate * self.settings["decay_factor"] ** decays)
+            self.optimizer.step_at(staircase_decay(rate, progress.global_step, *self.decay))
             progress.global_step += 1
             for name, value in terms.items():
                 epoch.totals[name] = epoch.totals.get(name, 0.0) + value.detach()
@@ -217,11 +219,13 @@ class Trainer:
         means = (torch.stack([total.float() for total in totals]) / self.steps_per_epoch).tolist()
         row: dict[str, Any] = {"phase": phase.name, "epoch": progress.epoch + 1, "seconds": round(seconds, 3)}
         row |= dict(zip(names, means, strict=True))
-        if not all(math.isfinite(mean) for mean in means):
+        broken = [name for name, mean in zip(names, means, strict=True) if not math.isfinite(mean)]
+        if not all(value.isfinite().all() for value in self.model.state_dict().values()):
+            broken.append("the state of the model")
+        if broken:
             self._save(FAILED_FILE_NAME)
-            broken = ", ".join(name for name in names if not math.isfinite(row[name]))
             raise UserError(
-                f"{broken} is not finite in {phase.name} epoch {row['epoch']}: lower training.learning_rate or the "
+                f"{', '.join(broken)} is not finite in {phase.name} epoch {row['epoch']}: lower training.learning_rate or the "
                 f"loss weights (state kept in {self._relative(FAILED_FILE_NAME)})"
             )
         progress.epoch += 1

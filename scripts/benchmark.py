@@ -1,0 +1,173 @@
+"""Speed and memory of every training phase, beside the machine's limit measured in the same run.
+
+    python scripts/benchmark.py                                   all models in fp32 and bf16
+    python scripts/benchmark.py --configs mnist --precisions bf16
+
+Each line runs in a process of its own on random images: the experiment's real phases, with the refresh of the target
+distribution, for a few epochs of a part of the data set. samples/s is the median epoch's. "Of peak" relates the floating
+point operations of the matrix products and convolutions, counted by PyTorch, to what a product of two large matrices
+reaches in the same precision on this machine. The last column is the resident memory gained from the second epoch of
+the joint phase to the last: it should be about 0. Everything is also written to results/speed.json.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from sacred import SETTINGS, Experiment
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+from experiments import dpsom
+from experiments.ingredients.compute import autocast, compute, hardware, prepare, versions
+from experiments.ingredients.evaluation import evaluation
+from experiments.ingredients.observers import write_atomically
+from experiments.ingredients.training import Phase, Trainer
+from scripts.reproduce import resolve_config
+
+RESULT = Path(__file__).resolve().parents[1] / "results" / "speed.json"
+IMAGE_SHAPE = (1, 28, 28)
+EPOCHS = 4
+SAMPLES = {"dense": 9_000, "conv": 1_500}
+CONFIGS = ("mnist", "mnist_faithful", "mnist_conv", "mnist_conv_faithful")
+
+bench = Experiment("benchmark", ingredients=[compute, dpsom.training, evaluation], save_git_info=False)
+bench.add_config(model={}, loss={}, resume=None, data={}, tracking={})
+
+
+class Silent:
+    """A tracker that records nothing."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def scalars(self, values: dict[str, float], step: int) -> None:
+        pass
+
+
+@bench.main
+def measure(_config: dict[str, Any], model: dict[str, Any], loss: dict[str, float], training: dict[str, Any]) -> None:
+    """Run the phases of one configuration and print the measurements as JSON."""
+    device = prepare()
+    torch.manual_seed(0)
+    inputs = torch.rand(SAMPLES[model["network"]], *IMAGE_SHAPE, device=device)
+    net = dpsom.build(model, loss, IMAGE_SHAPE).to(device)
+    training = {**training, "pretrain_epochs": EPOCHS, "som_epochs": EPOCHS, "joint_epochs": 2 * EPOCHS}
+    stages = dpsom.phases(net, inputs, model["assignment"], training)
+    memory: list[float] = []
+
+    def remember_memory(phase: Phase, epoch: int) -> dict[str, float]:
+        if phase.name == "joint":
+            memory.append(_resident_megabytes())
+        return {}
+
+    with tempfile.TemporaryDirectory() as folder:
+        progress = Trainer(net, stages, inputs, Silent(Path(folder)), remember_memory, _config).run()
+    peak = matrix_product_peak(_config["compute"]["precision"], device)
+    lines = []
+    for stage in stages:
+        seconds = [row["seconds"] for row in progress.history if row["phase"] == stage.name]
+        rate = len(inputs) / statistics.median(seconds)
+        work = operations_per_sample(stage, inputs, training["batch_size"])
+        lines.append({"phase": stage.name, "samples_per_second": rate, "share_of_peak": rate * work / peak})
+    result = {
+        "phases": lines,
+        "peak_gigaflops": peak / 1e9,
+        "peak_memory_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "memory_growth_megabytes": memory[-1] - memory[1],
+        "hardware": hardware(device),
+    }
+    print(json.dumps(result))
+
+
+def operations_per_sample(phase: Phase, inputs: torch.Tensor, batch_size: int) -> float:
+    """Floating point operations of matrix products and convolutions for one sample of a phase, refresh included."""
+    counter = FlopCounterMode(display=False)
+    columns = {}
+    with counter:
+        if phase.columns:
+            columns = phase.columns()
+    refresh = counter.get_total_flops() / len(inputs)
+    batch = {name: column[:batch_size] for name, column in {"inputs": inputs, **columns}.items()}
+    with counter:
+        for update in phase.updates:
+            with autocast(device_type=inputs.device.type):
+                terms = update.loss(**batch)
+            terms["loss"].backward()
+    return refresh + counter.get_total_flops() / batch_size
+
+
+def matrix_product_peak(precision: str, device: torch.device, size: int = 2048, repeats: int = 5) -> float:
+    """Operations per second of the fastest of several products of two `size` x `size` matrices."""
+    kind = torch.bfloat16 if precision == "bf16" else torch.float32
+    left, right = (torch.randn(size, size, device=device).to(kind) for _ in range(2))
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.perf_counter()
+        product = left @ right
+        product[0, 0].item()  # waits for the device
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
+
+
+def _resident_megabytes() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """The measurements as Markdown."""
+    lines = [
+        "| config | precision | phase | samples/s | of peak | peak memory, MB | growth, MB |",
+        "|---|---|---|--:|--:|--:|--:|",
+    ]
+    for result in results:
+        for phase in result["phases"]:
+            lines.append(
+                f"| {result['config']} | {result['precision']} | {phase['phase']} "
+                f"| {phase['samples_per_second']:,.0f} | {phase['share_of_peak']:.0%} "
+                f"| {result['peak_memory_megabytes']:,.0f} | {result['memory_growth_megabytes']:+.0f} |"
+            )
+    return "\n".join(lines)
+
+
+def run_one(config_name: str, precision: str) -> None:
+    """Measure in this process; called by `main` in a process of its own."""
+    SETTINGS.CAPTURE_MODE = "no"
+    config = resolve_config(dpsom.ex, config_name, 0)
+    config["compute"]["precision"] = precision
+    chosen = {key: config[key] for key in ("model", "loss", "training", "compute", "evaluation")}
+    bench.run(config_updates=chosen, options={"--force": True, "--loglevel": "ERROR"})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--configs", nargs="+", default=CONFIGS)
+    parser.add_argument("--precisions", nargs="+", default=("fp32", "bf16"))
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        return run_one(arguments.configs[0], arguments.precisions[0])
+    results = []
+    for config in tqdm(arguments.configs, unit="model"):
+        for precision in arguments.precisions:
+            command = [sys.executable, __file__, "--one", "--configs", config, "--precisions", precision]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                sys.exit(f"error: {config} in {precision} failed: {done.stderr.strip().splitlines()[-1]}")
+            results.append({"config": config, "precision": precision, **json.loads(done.stdout.splitlines()[-1])})
+    content = {"format": 1, "versions": versions(), "results": results}
+    write_atomically(RESULT, (json.dumps(content, indent=1) + "\n").encode())
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()

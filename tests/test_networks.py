@@ -1,0 +1,137 @@
+"""Encoders and decoders: shapes for any image, the order of flattened features, what normalises and what drops out."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from models import networks
+from models.networks import Affine, Block, ToImage, ToVector
+
+DENSE = [(1, 8, 8), (1, 7, 9), (3, 5, 5), (1, 1, 1)]
+CONV = [(1, 8, 8), (1, 4, 12), (3, 12, 8), (1, 28, 28)]
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("normalization", ["affine", "batch", "none"])
+@pytest.mark.parametrize("shape", DENSE)
+def test_dense_networks_take_images_of_any_size(monkeypatch, shape, normalization, before):
+    monkeypatch.setattr(networks, "DENSE_WIDTHS", (8, 8, 16))
+    encoder = networks.dense_encoder(shape, 5, normalization, 0.1, before)
+    decoder = networks.dense_decoder(3, shape, normalization, before, leaky_logits=False)
+    assert encoder(torch.rand(4, *shape)).shape == (4, 5)
+    assert decoder(torch.randn(4, 3)).shape == (4, *shape)
+
+
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("normalization", ["affine", "batch", "none"])
+@pytest.mark.parametrize("shape", CONV)
+def test_conv_networks_take_images_with_sides_that_are_multiples_of_four(shape, normalization, before):
+    encoder = networks.conv_encoder(shape, 5, normalization, 0.1, before)
+    decoder = networks.conv_decoder(3, shape, normalization, before)
+    assert encoder(torch.rand(2, *shape)).shape == (2, 5)
+    assert decoder(torch.randn(2, 3)).shape == (2, *shape)
+
+
+@pytest.mark.parametrize("shape", [(1, 30, 30), (1, 8, 10), (1, 9, 8)])
+def test_conv_networks_refuse_other_images(shape):
+    with pytest.raises(ValueError, match=f"so {shape[1]} x {shape[2]} pixels do not fit"):
+        networks.conv_encoder(shape, 5, "none", 0.0, False)
+    with pytest.raises(ValueError, match=f"so {shape[1]} x {shape[2]} pixels do not fit"):
+        networks.conv_decoder(3, shape, "none", False)
+
+
+def test_widths_and_order_of_the_paper():
+    encoder = networks.dense_encoder((1, 28, 28), 200, "affine", 0.4, False)
+    assert [m.out_features for m in encoder.modules() if isinstance(m, nn.Linear)] == [500, 500, 2000, 200]
+    decoder = networks.dense_decoder(100, (1, 28, 28), "affine", False, leaky_logits=True)
+    assert [m.out_features for m in decoder.modules() if isinstance(m, nn.Linear)] == [2000, 500, 500, 784]
+    encoder = networks.conv_encoder((1, 28, 28), 200, "affine", 0.4, False)
+    assert [m.out_channels for m in encoder.modules() if isinstance(m, nn.Conv2d)] == [32, 64, 128, 256]
+    decoder = networks.conv_decoder(100, (1, 28, 28), "affine", False)
+    convolutions = [m for m in decoder.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+    assert [m.out_channels for m in convolutions] == [128, 64, 32, 1]
+
+
+def test_feature_maps_are_flattened_in_the_order_of_height_width_channel():
+    """As TensorFlow's NHWC arrays are, from either memory layout."""
+    features = torch.arange(2 * 3 * 4 * 5).view(2, 3, 4, 5)
+    expected = features.numpy().transpose(0, 2, 3, 1).reshape(2, -1).tolist()
+    assert ToVector()(features).tolist() == expected
+    assert ToVector()(features.to(memory_format=torch.channels_last)).tolist() == expected
+    assert torch.equal(ToImage(4, 5)(ToVector()(features)), features)
+
+
+@pytest.mark.parametrize("image", [False, True])
+def test_affine_is_keras_batch_norm_whose_statistics_never_moved(image):
+    affine, reference = Affine(6), networks.normalization_layer("batch", 6, image).eval()
+    reference.eps = 1e-3
+    for name, parameter in affine.named_parameters():
+        nn.init.normal_(parameter)
+        getattr(reference, name).data = parameter.data.clone()
+    features = torch.randn(5, 6, 3, 2) if image else torch.randn(5, 6)
+    torch.testing.assert_close(affine(features), reference(features))
+    assert torch.equal(affine(features), affine.eval()(features))
+
+
+def test_a_block_normalises_behind_the_activation_or_before_it():
+    behind, before = (Block(nn.Linear(4, 6), 6, "affine", before=order) for order in (False, True))
+    before.load_state_dict(behind.state_dict())
+    for block in (behind, before):
+        nn.init.constant_(block.normalization.weight, 2.0)
+        nn.init.constant_(block.normalization.bias, 1.0)
+    inputs = torch.randn(10, 4)
+    linear, scale = behind.layer(inputs), 2 / math.sqrt(1.001)
+
+    def leaky(values):
+        return torch.where(values > 0, values, 0.2 * values)
+
+    torch.testing.assert_close(behind(inputs), 1 + scale * leaky(linear))
+    torch.testing.assert_close(before(inputs), leaky(1 + scale * linear))
+
+
+@pytest.mark.parametrize("order", [False, True])
+def test_dropout_acts_in_training_only(order):
+    block = Block(nn.Linear(4, 200), 200, "none", dropout=0.4, before=order)
+    inputs = torch.randn(20, 4)
+    dropped = (block(inputs) == 0).float().mean().item()
+    assert dropped == pytest.approx(0.4, abs=0.05)
+    assert (block.eval()(inputs) != 0).all()
+
+
+def test_leaky_logits_shrink_the_negative_ones_fivefold():
+    plain = networks.dense_decoder(3, (1, 4, 4), "none", False, leaky_logits=False)
+    leaky = networks.dense_decoder(3, (1, 4, 4), "none", False, leaky_logits=True)
+    leaky.load_state_dict(plain.state_dict())
+    latents = torch.randn(6, 3)
+    logits = plain(latents)
+    assert (logits < 0).any()
+    torch.testing.assert_close(leaky(latents), torch.where(logits > 0, logits, 0.2 * logits))
+
+
+def test_conv_encoder_centres_its_inputs():
+    """A grey image of 0.5 without biases is an image of zeros."""
+    encoder = networks.conv_encoder((1, 8, 8), 5, "none", 0.0, False)
+    assert not encoder(torch.full((2, 1, 8, 8), 0.5)).any()
+    assert encoder(torch.ones(2, 1, 8, 8)).any()
+
+
+def test_convolutions_work_in_channels_last_memory():
+    encoder = networks.conv_encoder((3, 8, 8), 5, "none", 0.0, False)
+    weights = [m.weight for m in encoder.modules() if isinstance(m, nn.Conv2d)]
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
+
+
+def test_layers_start_as_in_keras():
+    network = networks.initialize(nn.Sequential(nn.Linear(300, 500), nn.Conv2d(20, 40, 3), nn.ConvTranspose2d(40, 20, 3)))
+    for layer, (fan_in, fan_out) in zip(network, [(300, 500), (180, 360), (180, 360)], strict=True):
+        limit = math.sqrt(6 / (fan_in + fan_out))
+        assert not layer.bias.any()
+        assert layer.weight.abs().max() <= limit
+        assert layer.weight.std().item() == pytest.approx(limit / math.sqrt(3), rel=0.03)
