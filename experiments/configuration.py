@@ -13,10 +13,10 @@ from difflib import get_close_matches
 from types import NoneType
 from typing import Any
 
+from experiments.errors import UserError
+
 from sacred import Ingredient
 from sacred.utils import get_by_dotted_path, iterate_flattened, recursive_update, set_by_dotted_path
-
-from experiments.errors import UserError
 
 KINDS = {bool: "True or False", int: "an integer", float: "a number", str: "a string", NoneType: "None"}
 

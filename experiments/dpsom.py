@@ -11,10 +11,6 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import torch
-from sacred import Experiment
-from torch import Tensor
-
 from experiments.configuration import any_length, at_least, between, one_of, optional, positive, text
 from experiments.errors import UserError
 from experiments.ingredients import compute as computing
@@ -43,6 +39,10 @@ from experiments.registration import register
 from models.assignment import target_distribution
 from models.dpsom import DPSOM, LossWeights
 from models.grid import Grid
+
+import torch
+from sacred import Experiment
+from torch import Tensor
 
 training = training_ingredient(
     pretrain_epochs=15,  # of the autoencoder alone

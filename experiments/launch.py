@@ -14,6 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from experiments.configuration import closest
+from experiments.errors import UserError
+from experiments.ingredients.observers import check_observers, redact
+
 from docopt import DocoptExit, docopt
 from sacred import Experiment
 from sacred.arg_parser import get_config_updates
@@ -26,10 +30,6 @@ from sacred.utils import (
     print_filtered_stacktrace,
     recursive_update,
 )
-
-from experiments.configuration import closest
-from experiments.errors import UserError
-from experiments.ingredients.observers import check_observers, redact
 
 CHECKPOINT = "checkpoint.pt"  # experiments.ingredients.checkpoint.FILE_NAME, without importing torch
 

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from sacred import Experiment
-
 from experiments.configuration import Rule, check_config, default_config
 from experiments.ingredients.data import PROJECT_FOLDER
 from experiments.ingredients.tracking import attach_observers, configure
+
+from sacred import Experiment
 
 
 def register(experiment: Experiment, rules: dict[str, Rule]) -> None:

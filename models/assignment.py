@@ -4,11 +4,11 @@ Source: DPSOM (Manduchi et al., "T-DPSOM: An Interpretable Clustering Method for
 Health States", CHIL 2021), section 3; the Student-t assignment and its target go back to DEC (Xie et al., ICML 2016).
 """
 
+from models.grid import Grid
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from models.grid import Grid
 
 KERNEL_FLOOR = 1e-7
 

@@ -6,13 +6,13 @@ Learning of Patient Health States", CHIL 2021, sections 3.1 to 3.3, and its code
 
 from dataclasses import dataclass
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
 from models import assignment, networks
 from models.gaussian import PosteriorDiagonal, PosteriorFull
 from models.grid import Grid
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 POSTERIORS = {"full": PosteriorFull, "diagonal": PosteriorDiagonal}
 

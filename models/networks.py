@@ -43,6 +43,28 @@ def normalization_layer(kind: str, channels: int, image: bool) -> nn.Module:
     return nn.Identity()
 
 
+class Dropout(nn.Module):
+    """Inverted dropout from 16 random bits a value, several times faster on a CPU than a Bernoulli draw each.
+
+    The rate is rounded to a multiple of 2^-16; what is kept is scaled by the inverse of the rounded rate.
+    """
+
+    LEVELS = 2**16
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.dropped_levels = round(rate * self.LEVELS)
+        self.scale = self.LEVELS / (self.LEVELS - self.dropped_levels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        if not self.training:
+            return features
+        words = torch.empty(-(-features.numel() // 4), dtype=torch.int64, device=features.device)
+        bits = words.random_(-(2**63), None).view(torch.int16)[: features.numel()].view(features.shape)
+        kept = bits >= self.dropped_levels - self.LEVELS // 2
+        return features * kept.to(features.dtype).mul_(self.scale)
+
+
 class Block(nn.Module):
     """layer -> leaky ReLU -> dropout -> normalisation, or with the normalisation before the activation."""
 
@@ -52,7 +74,7 @@ class Block(nn.Module):
         super().__init__()
         self.layer = layer
         self.normalization = normalization_layer(normalization, channels, image=not isinstance(layer, nn.Linear))
-        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.dropout = Dropout(dropout) if dropout else nn.Identity()
         self.normalize_before_activation = before
 
     def forward(self, inputs: Tensor) -> Tensor:

@@ -4,8 +4,8 @@
     python scripts/benchmark.py --configs mnist --precisions bf16
 
 Each line runs in a process of its own on random images: the experiment's real phases, with the refresh of the target
-distribution, for a few epochs of a part of the data set. samples/s is the median epoch's. "Of peak" relates the floating
-point operations of the matrix products and convolutions, counted by PyTorch, to what a product of two large matrices
+distribution, for a few epochs of a part of the data set. samples/s is the median epoch's. "Of peak" relates the
+floating point operations of the matrix products and convolutions, counted by PyTorch, to what a product of two large matrices
 reaches in the same precision on this machine. The last column is the resident memory gained from the second epoch of
 the joint phase to the last: it should be about 0. Everything is also written to results/speed.json.
 """
@@ -21,17 +21,17 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-from sacred import SETTINGS, Experiment
-from torch.utils.flop_counter import FlopCounterMode
-from tqdm import tqdm
-
 from experiments import dpsom
 from experiments.ingredients.compute import autocast, compute, hardware, prepare, versions
 from experiments.ingredients.evaluation import evaluation
 from experiments.ingredients.observers import write_atomically
 from experiments.ingredients.training import Phase, Trainer
 from scripts.reproduce import resolve_config
+
+import torch
+from sacred import SETTINGS, Experiment
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
 
 RESULT = Path(__file__).resolve().parents[1] / "results" / "speed.json"
 IMAGE_SHAPE = (1, 28, 28)

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from experiments.errors import UserError
+from experiments.ingredients.optimization import PhasedAdam, staircase_decay
+
 import numpy as np
 import torch
 from torch import Tensor, nn
-
-from experiments.errors import UserError
-from experiments.ingredients.optimization import PhasedAdam, staircase_decay
 
 QUANTITIES = {
     "forward arrays": ("max abs / max", 1e-5),

@@ -15,10 +15,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from experiments.errors import UserError
 from experiments.ingredients.compute import versions
 from experiments.ingredients.record import Provenance
@@ -27,6 +23,10 @@ from models.dpsom import DPSOM, LossWeights
 from models.grid import Grid
 from scripts.golden import QUANTITIES, Deviation, Golden, Port, Slot, compare
 from scripts.records import write_atomically
+
+import numpy as np
+import torch
+from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORD = ROOT / "results" / "parity_golden.json"

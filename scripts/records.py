@@ -24,9 +24,9 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from scipy import stats
-
 from experiments.errors import UserError
+
+from scipy import stats
 
 FORMAT = 1
 KEYS = (

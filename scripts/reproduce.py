@@ -28,10 +28,6 @@ from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sacred import Experiment
-from sacred.initialize import create_run
-from tqdm import tqdm
-
 from experiments.errors import UserError
 from scripts.records import (
     Record,
@@ -43,6 +39,10 @@ from scripts.records import (
     write_atomically,
 )
 from scripts.tables import ROOT, TABLES, Runs, out_of_date, render_all
+
+from sacred import Experiment
+from sacred.initialize import create_run
+from tqdm import tqdm
 
 HEARTBEAT_SECONDS = 45  # Sacred rewrites run.json every 10 s while a run lives
 LAST_ORDER = 9

@@ -21,8 +21,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
 from experiments.errors import UserError
 from scripts.records import (
     MARGIN,
@@ -38,6 +36,8 @@ from scripts.records import (
     summarise,
     write_atomically,
 )
+
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 

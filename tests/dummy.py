@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from sacred import Experiment
-
 from experiments.ingredients.observers import check_observers
 from experiments.ingredients.tracking import Tracker, attach_observers, configure, tracking
+
+from sacred import Experiment
 
 
 def dummy_experiment() -> Experiment:

@@ -2,15 +2,15 @@
 
 import math
 
+from models import assignment
+from models.dpsom import DPSOM, LossWeights
+from models.grid import Grid
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from models import assignment
-from models.dpsom import DPSOM, LossWeights
-from models.grid import Grid
 
 GRIDS = [
     Grid(3, 4, torus=True),

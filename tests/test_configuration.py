@@ -1,8 +1,5 @@
 """What counts as a mistake in a configuration, and what is said about it."""
 
-import pytest
-from sacred import Experiment, Ingredient
-
 from experiments.configuration import (
     any_length,
     at_least,
@@ -15,6 +12,9 @@ from experiments.configuration import (
     text,
 )
 from experiments.errors import UserError
+
+import pytest
+from sacred import Experiment, Ingredient
 
 DEFAULTS = {
     "seed": 0,

@@ -10,13 +10,6 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
-import numpy as np
-import pytest
-import torch
-from sacred import Experiment
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
-
 from experiments.configuration import check_config
 from experiments.errors import UserError
 from experiments.ingredients import data as data_module
@@ -29,6 +22,13 @@ from experiments.ingredients.data import (
     resize,
     scale_,
 )
+
+import numpy as np
+import pytest
+import torch
+from sacred import Experiment
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
 
 TRAIN_SIZE, TEST_SIZE, SIDE = 40, 12, 6
 FILE_NAMES = (

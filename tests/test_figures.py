@@ -2,13 +2,13 @@
 
 import sys
 
+from experiments.ingredients import figures
+from models.grid import Grid
+
 import matplotlib
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-
-from experiments.ingredients import figures
-from models.grid import Grid
 
 GRIDS = [Grid(8, 8, True), Grid(4, 12, False), Grid(1, 5, True), Grid(6, 2, False)]
 random = np.random.default_rng(0)

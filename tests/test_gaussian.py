@@ -1,8 +1,8 @@
+from models.gaussian import PosteriorDiagonal, PosteriorFull
+
 import pytest
 import torch
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
-
-from models.gaussian import PosteriorDiagonal, PosteriorFull
 
 
 @pytest.fixture(autouse=True)

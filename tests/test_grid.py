@@ -2,12 +2,12 @@
 
 import math
 
+from models.grid import Grid
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from models.grid import Grid
 
 METRICS = ("manhattan", "euclidean", "chebyshev")
 STEPS = ((1, 0), (-1, 0), (0, 1), (0, -1))  # down, up, right, left

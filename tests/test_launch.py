@@ -10,14 +10,14 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-from sacred import SETTINGS, Experiment, Ingredient
-from sacred.observers import FileStorageObserver
-
 from experiments.configuration import at_least, check_config, default_config, one_of, optional, positive, text
 from experiments.errors import UserError
 from experiments.ingredients.observers import RunFolderObserver
 from experiments.launch import launch
+
+import pytest
+from sacred import SETTINGS, Experiment, Ingredient
+from sacred.observers import FileStorageObserver
 
 RULES = {
     "resume": optional(text),

@@ -3,14 +3,6 @@
 import itertools
 import time
 
-import numpy as np
-import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from minisom import MiniSom
-from sklearn.manifold import trustworthiness
-from threadpoolctl import threadpool_limits
-
 from experiments.ingredients.metrics import (
     RANKED_POINTS,
     _rank_preservation,
@@ -19,6 +11,14 @@ from experiments.ingredients.metrics import (
     winners,
 )
 from models.grid import Grid
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from minisom import MiniSom
+from sklearn.manifold import trustworthiness
+from threadpoolctl import threadpool_limits
 
 TOPOLOGY = {"quantization_error", "topographic_error", "topographic_error_4", "trustworthiness", "continuity"}
 

@@ -8,6 +8,10 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+from experiments.errors import UserError
+from experiments.ingredients import mongo as mongo_module
+from experiments.ingredients.mongo import MongoCopy, check_mongo_url
+
 import dummy
 import gridfs
 import pymongo
@@ -15,10 +19,6 @@ import pytest
 from dummy import run_dummy
 from matplotlib.figure import Figure
 from mongo import Mongod, wait_for
-
-from experiments.errors import UserError
-from experiments.ingredients import mongo as mongo_module
-from experiments.ingredients.mongo import MongoCopy, check_mongo_url
 
 
 def run_experiment(runs_dir: Path, mongo_url: str | None, body):

@@ -2,12 +2,12 @@
 
 import math
 
+from models import networks
+from models.networks import Affine, Block, ToImage, ToVector
+
 import pytest
 import torch
 from torch import nn
-
-from models import networks
-from models.networks import Affine, Block, ToImage, ToVector
 
 DENSE = [(1, 8, 8), (1, 7, 9), (3, 5, 5), (1, 1, 1)]
 CONV = [(1, 8, 8), (1, 4, 12), (3, 12, 8), (1, 28, 28)]

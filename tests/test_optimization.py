@@ -2,12 +2,12 @@
 
 import io
 
+from experiments.ingredients.optimization import PhasedAdam, staircase_decay
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
-
-from experiments.ingredients.optimization import PhasedAdam, staircase_decay
 
 FIRST, SECOND, BOTH = (0,), (1,), (0, 1)
 PHASES = [FIRST] * 4 + [SECOND] * 3 + [BOTH] * 5 + [FIRST] * 2 + [SECOND]

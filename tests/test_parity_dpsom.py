@@ -3,10 +3,6 @@
 import json
 import math
 
-import numpy as np
-import pytest
-import torch
-
 from experiments.errors import UserError
 from experiments.ingredients.optimization import PhasedAdam
 from models import assignment, networks
@@ -24,6 +20,10 @@ from scripts.golden import (
     over,
     statistics,
 )
+
+import numpy as np
+import pytest
+import torch
 
 DENSE, CONV = "DPSOM dense", "DPSOM conv"
 

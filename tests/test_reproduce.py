@@ -10,12 +10,12 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
 from experiments.errors import UserError
 from scripts import reproduce
 from scripts.reproduce import COMMENT, Job, collect, config_name_of, look_up, missing, resolve_config, wanted
 from scripts.tables import TABLES, Row, Runs, Table, render_ablation
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMIT = "0123456789abcdef"

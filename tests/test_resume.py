@@ -12,11 +12,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-import torch
-
 from experiments.errors import UserError
 from experiments.ingredients import checkpoint
+
+import pytest
+import torch
 
 SERVER = """
 import json, os, signal, sys
@@ -30,14 +30,12 @@ from experiments.launch import launch
 from models import networks
 networks.DENSE_WIDTHS = (8, 8, 16)
 
-def stop_itself(owner, name, number, time, after):
+def stop_itself(owner, name, number, time):
     original, calls = getattr(owner, name), 0
     def counting(*arguments, **options):
         nonlocal calls
-        calls += 1
-        if calls == time and not after:
-            os.kill(os.getpid(), number)
         result = original(*arguments, **options)
+        calls += 1
         if calls == time:
             os.kill(os.getpid(), number)
         return result
@@ -49,12 +47,7 @@ def run(job):
     os.chdir(job["folder"])
     if job["stop"]:
         place, time, number = job["stop"]
-        if place == "step":
-            stop_itself(PhasedAdam, "step_at", number, time, after=True)
-        elif place == "saving":  # the new checkpoint is written but not yet in its place
-            stop_itself(os, "fsync", number, time, after=False)
-        else:
-            stop_itself(torch, "save", number, time, after=True)
+        stop_itself(*{"step": (PhasedAdam, "step_at"), "save": (torch, "save")}[place], number, time)
     launch(ex, ["experiments/dpsom.py", "with", *job["arguments"]])
 
 for line in sys.stdin:
@@ -72,18 +65,17 @@ for line in sys.stdin:
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
-# Four steps an epoch: pretraining takes 1-8, the map's initialisation 9-16, the joint phase 17-28.
+QUIETLY = "tracking.tensorboard=False", "tracking.figures=False"
+# Four steps and a checkpoint an epoch: pretraining is steps 1-8, the map's initialisation 9-16, the joint phase 17-28.
 FAST = [
     "fast",
     "training.som_epochs=2",
-    "training.checkpoint_every=2",
     "model.assignment=sample",
     "model.dropout=0.2",
     "compute.threads=1",
     "compute.device=cpu",
-    "tracking.figures=False",
+    *QUIETLY,
 ]
-EPOCHS = 7
 SIGKILL, SIGTERM, SIGINT = 9, 15, 2
 
 
@@ -144,7 +136,7 @@ def project(tmp_path, server):
 def whole(tmp_path_factory, server):
     """An uninterrupted run, number 1 of its folder, and what it printed."""
     project = Project(tmp_path_factory.mktemp("whole"), server)
-    project.finished = project.start(*FAST)
+    project.finished = project.start(*FAST, "tracking.tensorboard=True")
     assert project.finished.status == 0, project.finished.errors
     return project
 
@@ -187,32 +179,203 @@ def test_the_uninterrupted_run_holds_each_epoch_once(whole):
     assert steps["joint/loss"] == [5, 6, 7]
 
 
-# Checkpoints follow steps 8 and 16 (a phase ends), 24 (two joint epochs) and 28.
 @pytest.mark.parametrize(
     ("stop", "saved_steps"),
     [
+        (("step", 5), 4),
+        (("step", 8), 4),
+        (("save", 2), 4),  # the new checkpoint is written but not yet in its place
         (("step", 9), 8),
-        (("step", 16), 8),
-        (("step", 18), 16),
+        (("step", 14), 12),
+        (("save", 4), 12),
+        (("step", 17), 16),
         (("step", 27), 24),
-        (("saving", 3), 16),
-        (("saved", 1), 0),
-        (("saved", 2), 8),
-        (("saved", 4), 24),
+        (("save", 7), 24),
     ],
     ids=lambda value: "-".join(map(str, value)) if isinstance(value, tuple) else "",
 )
 def test_killed_and_resumed_equals_uninterrupted(project, whole, stop, saved_steps):
     killed = project.start(*FAST, stop=(*stop, SIGKILL))
     assert killed.status == -SIGKILL
-    if not saved_steps:
-        resumed = project.start("resume=runs/dpsom/1")
-        assert resumed.status == 2
-        assert "there is no checkpoint.pt in it" in resumed.errors
-        return
     assert project.checkpoint(1)["progress"]["global_step"] == saved_steps
-    resumed = project.start("resume=runs/dpsom/1", "tracking.figures=False")
+    resumed = project.start("resume=runs/dpsom/1", *QUIETLY)
     assert resumed.status == 0, resumed.errors
     assert resumed.metrics == whole.finished.metrics
     assert_equals_whole(project, 2, whole)
     assert project.json(2, "info.json")["resumed_from"] == "runs/dpsom/1"
+
+
+@pytest.mark.parametrize("stop", [("step", 3), ("save", 1)], ids=lambda stop: stop[0])
+def test_killed_before_the_first_checkpoint(project, stop):
+    assert project.start(*FAST, stop=(*stop, SIGKILL)).status == -SIGKILL
+    resumed = project.start("resume=runs/dpsom/1")
+    assert resumed.status == 2
+    assert resumed.errors == (
+        "error: cannot resume runs/dpsom/1: there is no checkpoint.pt in it; give the folder of a run\n"
+    )
+    assert not project.run_folder(2).exists()
+
+
+@pytest.mark.parametrize(
+    ("stop", "status", "step_of_epoch"),
+    [
+        (("step", 2, SIGINT), 130, 2),
+        (("step", 8, SIGTERM), 143, None),  # the last of an epoch and of a phase
+        (("step", 11, SIGTERM), 143, 3),
+        (("step", 22, SIGINT), 130, 2),
+        (("save", 3, SIGTERM), 143, 1),
+        (("save", 7, SIGTERM), 143, None),  # the last save of all
+    ],
+    ids=lambda value: "-".join(map(str, value)) if isinstance(value, tuple) else "",
+)
+def test_interrupted_saves_at_once_and_resumes(project, whole, stop, status, step_of_epoch):
+    interrupted = project.start(*FAST, stop=stop)
+    assert interrupted.status == status
+    assert interrupted.errors.splitlines()[-1] == (
+        "interrupted; resume with: python experiments/dpsom.py with resume=runs/dpsom/1"
+    )
+    assert "Traceback" not in interrupted.errors
+    assert project.json(1, "run.json")["status"] == "INTERRUPTED"
+    assert not (project.run_folder(1) / "record.json").exists()
+    state = project.checkpoint(1)
+    assert (state["epoch"]["step"] if state["epoch"] else None) == step_of_epoch
+    resumed = project.start("resume=runs/dpsom/1", *QUIETLY)
+    assert resumed.status == 0, resumed.errors
+    assert_equals_whole(project, 2, whole)
+
+
+def test_a_resumed_run_can_be_stopped_and_resumed_too(project, whole):
+    assert project.start(*FAST, stop=("step", 6, SIGKILL)).status == -SIGKILL
+    assert project.start("resume=runs/dpsom/1", stop=("step", 9, SIGTERM)).status == 143  # in all step 4 + 9
+    assert project.start("resume=runs/dpsom/2", stop=("step", 1, SIGKILL)).status == -SIGKILL
+    before = project.checkpoint(3)["progress"]
+    assert before["global_step"] == 13  # saved when the run started
+    last = project.start("resume=runs/dpsom/3", "tracking.figures=False")
+    assert last.status == 0, last.errors
+    assert_equals_whole(project, 4, whole)
+    assert scalars(project, 4) == scalars(whole, 1)
+
+    # Seconds add up over the three resumptions.
+    after = project.checkpoint(4)["progress"]
+    assert after["seconds"]["pretrain"] == before["seconds"]["pretrain"] > 0
+    assert after["seconds"]["som"] > before["seconds"]["som"] > 0
+    assert [row["seconds"] for row in after["history"]][:3] == [row["seconds"] for row in before["history"]][:3]
+    assert project.json(4, "record.json")["seconds"] == pytest.approx(after["seconds"], abs=0.051)
+
+
+def test_the_number_of_threads_may_change(project, whole):
+    project.start(*FAST, stop=("step", 22, SIGKILL))
+    resumed = project.start("resume=runs/dpsom/1", "compute.threads=2", *QUIETLY)
+    assert resumed.status == 0
+    assert resumed.metrics.keys() == whole.finished.metrics.keys()
+
+
+def test_a_checkpoint_that_does_not_fit_is_one_line_and_the_run_failed(project):
+    project.start(*FAST, stop=("step", 22, SIGKILL))
+    config = project.run_folder(1) / "config.json"
+    config.write_text(config.read_text().replace('"latent_dim": 10', '"latent_dim": 9'))
+    path = project.run_folder(1) / "checkpoint.pt"
+    other = project.start("resume=runs/dpsom/1")
+    path.write_bytes(path.read_bytes()[:-1000])
+    truncated = project.start("resume=runs/dpsom/1")
+    for run, message in (
+        (other, "belongs to another configuration: resume with the configuration it was trained with"),
+        (truncated, "is damaged and cannot be resumed (BadZipFile): start anew"),
+    ):
+        assert run.status == 2
+        assert run.errors.splitlines()[-1] == f"error: runs/dpsom/1/checkpoint.pt {message}"
+        assert "Traceback" not in run.errors
+    for number in (2, 3):
+        assert project.json(number, "run.json")["status"] == "FAILED"
+        assert not (project.run_folder(number) / "checkpoint.pt").exists()
+
+
+# The file
+
+
+CONFIG = {
+    "seed": 0,
+    "resume": None,
+    "model": {"alpha": 10.0},
+    "compute": {"precision": "fp32", "threads": 2},
+    "tracking": {"runs_dir": "runs"},
+}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"resume": "runs/1"}, {"tracking": {"runs_dir": "x"}}, {"compute": {"precision": "fp32", "threads": None}}],
+)
+def test_fingerprint_ignores_what_changes_no_number(changed):
+    assert checkpoint.fingerprint(CONFIG | changed) == checkpoint.fingerprint(CONFIG)
+
+
+@pytest.mark.parametrize(
+    "changed", [{"seed": 1}, {"model": {"alpha": 9.0}}, {"compute": {"precision": "bf16", "threads": 2}}]
+)
+def test_fingerprint_depends_on_everything_else(changed):
+    assert checkpoint.fingerprint(CONFIG | changed) != checkpoint.fingerprint(CONFIG)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    checkpoint.save(path, {"fingerprint": "a", "weights": torch.arange(1000.0)})
+    return path
+
+
+def test_saved_state_comes_back(saved):
+    assert torch.equal(checkpoint.load(saved, "a")["weights"], torch.arange(1000.0))
+    assert [path.name for path in saved.parent.iterdir()] == ["checkpoint.pt"]
+
+
+def test_a_full_disk_is_one_line_and_keeps_the_old_checkpoint(saved):
+    (saved.parent / "checkpoint.partial").symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"cannot write the checkpoint .*: No space left on device; free space"):
+        checkpoint.save(saved, {"fingerprint": "b"})
+    checkpoint.load(saved, "a")
+
+
+class Attack:
+    def __reduce__(self):
+        return (os.system, ("touch attacked",))
+
+
+DAMAGES = {
+    "empty": lambda content: b"",
+    "truncated": lambda content: content[: len(content) // 2],
+    "last byte missing": lambda content: content[:-1],
+    "text": lambda content: b"no checkpoint",
+    "one bit of the weights": lambda content: content.replace(b"\x80\x3f", b"\x80\x3e", 1),
+    "pickled code": lambda content: pickle.dumps(Attack()),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_is_refused(saved, damage, monkeypatch):
+    monkeypatch.chdir(saved.parent)
+    content = DAMAGES[damage](saved.read_bytes())
+    assert content != saved.read_bytes()
+    saved.write_bytes(content)
+    with pytest.raises(UserError, match=r"checkpoint.pt is damaged and cannot be resumed"):
+        checkpoint.load(saved, "a")
+
+
+def test_code_in_a_checkpoint_is_not_run(saved, monkeypatch):
+    monkeypatch.chdir(saved.parent)
+    torch.save({"fingerprint": "a", "attack": Attack()}, saved)
+    with pytest.raises(UserError, match=r"damaged .*UnpicklingError"):
+        checkpoint.load(saved, "a")
+    assert not Path("attacked").exists()
+
+
+@pytest.mark.parametrize("state", [{"fingerprint": "b"}, {}, [1, 2]])
+def test_a_checkpoint_of_something_else_is_refused(saved, state):
+    torch.save(state, saved)
+    with pytest.raises(UserError, match="belongs to another configuration"):
+        checkpoint.load(saved, "a")
+
+
+def test_no_checkpoint(tmp_path):
+    with pytest.raises(UserError, match="no checkpoint at .*: nothing to resume, start the run anew"):
+        checkpoint.load(tmp_path / "checkpoint.pt", "a")

@@ -8,16 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+from experiments.errors import UserError
+from scripts import tables
+from scripts.records import Summary, compare, load_records, record_path, summarise
+from scripts.tables import TABLES, Reference, Results, render_all, render_table
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-
-from experiments.errors import UserError
-from scripts import tables
-from scripts.records import Summary, compare, load_records, record_path, summarise
-from scripts.tables import TABLES, Reference, Results, render_all, render_table
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -6,17 +6,6 @@ import shutil
 from datetime import datetime
 from pathlib import Path
 
-import numpy as np
-import pymongo
-import pytest
-import torch
-from dummy import dummy_experiment, run_dummy
-from matplotlib.figure import Figure
-from mongo import wait_for
-from PIL import Image
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
-
 from experiments.errors import UserError
 from experiments.ingredients import observers
 from experiments.ingredients.observers import (
@@ -29,6 +18,17 @@ from experiments.ingredients.observers import (
     relative,
 )
 from experiments.ingredients.tracking import PROJECTOR_POINTS, Tracker
+
+import numpy as np
+import pymongo
+import pytest
+import torch
+from dummy import dummy_experiment, run_dummy
+from matplotlib.figure import Figure
+from mongo import wait_for
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 SECRET = "pAssw0rd"
 

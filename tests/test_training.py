@@ -5,10 +5,6 @@ import math
 import os
 import shutil
 
-import pytest
-import torch
-from torch import nn
-
 from experiments.errors import UserError
 from experiments.ingredients import checkpoint, compute
 from experiments.ingredients.optimization import PhasedAdam
@@ -17,6 +13,10 @@ from models import networks
 from models.assignment import target_distribution
 from models.dpsom import DPSOM, LossWeights
 from models.grid import Grid
+
+import pytest
+import torch
+from torch import nn
 
 SETTINGS = {
     "batch_size": 3,

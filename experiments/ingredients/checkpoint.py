@@ -4,13 +4,14 @@ import hashlib
 import json
 import os
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from experiments.errors import UserError
+
+import torch
 
 FILE_NAME = "checkpoint.pt"
 
@@ -42,11 +43,14 @@ def load(path: Path, config_fingerprint: str) -> dict[str, Any]:
         UserError: there is none, it is damaged, or it belongs to another configuration.
     """
     try:
+        with zipfile.ZipFile(path) as archive:
+            if broken := archive.testzip():  # torch.load compares no checksums
+                raise zipfile.BadZipFile(broken)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"no checkpoint at {path}: nothing to resume, start the run anew") from None
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is damaged and cannot be resumed ({type(error).__name__}): start anew") from error
-    if state.get("fingerprint") != config_fingerprint:
+    if not isinstance(state, dict) or state.get("fingerprint") != config_fingerprint:
         raise UserError(f"{path} belongs to another configuration: resume with the configuration it was trained with")
     return state

@@ -6,11 +6,11 @@ from contextlib import AbstractContextManager
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
-from sacred import Ingredient
-
 from experiments.configuration import at_least, one_of, optional
 from experiments.errors import UserError
+
+import torch
+from sacred import Ingredient
 
 compute = Ingredient("compute", save_git_info=False)
 compute.add_config(

@@ -15,6 +15,9 @@ from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 
+from experiments.configuration import at_least, between, one_of, optional, text
+from experiments.errors import UserError
+
 import numpy as np
 import torch
 from sacred import Ingredient
@@ -22,9 +25,6 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torch.nn import functional
-
-from experiments.configuration import at_least, between, one_of, optional, text
-from experiments.errors import UserError
 
 PROJECT_FOLDER = Path(__file__).resolve().parents[2]
 SPLIT_SEED = 42  # ratschlab/dpsom: train_test_split(..., random_state=42), whatever the seed of the run

@@ -2,11 +2,6 @@
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
-import torch
-from sacred import Ingredient
-from torch import Tensor
-
 from experiments.configuration import at_least
 from experiments.ingredients import figures
 from experiments.ingredients.compute import autocast, compute
@@ -14,6 +9,11 @@ from experiments.ingredients.data import Split
 from experiments.ingredients.metrics import clustering_metrics, topology_metrics, winners
 from experiments.ingredients.tracking import Tracker
 from models.grid import Grid
+
+import numpy as np
+import torch
+from sacred import Ingredient
+from torch import Tensor
 
 evaluation = Ingredient("evaluation", ingredients=[compute], save_git_info=False)
 evaluation.add_config(

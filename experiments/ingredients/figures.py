@@ -8,6 +8,9 @@ row. Hatched cells are units that win no point. Arrays that do not fit the map r
 import textwrap
 from collections.abc import Mapping, Sequence
 
+from experiments.ingredients.metrics import winners
+from models.grid import Grid
+
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,9 +19,6 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
-
-from experiments.ingredients.metrics import winners
-from models.grid import Grid
 
 Curve = Sequence[Mapping[str, object]]
 """Rows of a record's `curve`: each has `phase`, `epoch` (from 1 in every phase) and whatever metrics were taken."""

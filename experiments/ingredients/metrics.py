@@ -3,13 +3,13 @@
 Pure functions: NumPy arrays in, a dictionary of floats out. A value that is not defined for the given data is NaN.
 """
 
+from models.grid import Grid
+
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score, normalized_mutual_info_score
 from sklearn.metrics.cluster import contingency_matrix
-
-from models.grid import Grid
 
 ROWS_AT_ONCE = 16_384
 RANKED_POINTS = 2_000

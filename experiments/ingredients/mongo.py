@@ -20,15 +20,15 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
+from experiments.errors import UserError
+from experiments.ingredients.observers import RunFolderObserver, redact, shown
+
 import gridfs
 import pymongo
 from pymongo.errors import ConnectionFailure, DuplicateKeyError, OperationFailure, PyMongoError
 from pymongo.uri_parser import parse_uri
 from sacred.observers import MongoObserver, RunObserver
 from tqdm import tqdm
-
-from experiments.errors import UserError
-from experiments.ingredients.observers import RunFolderObserver, redact, shown
 
 TIMEOUTS = {"serverSelectionTimeoutMS": 3_000, "connectTimeoutMS": 3_000, "socketTimeoutMS": 20_000}
 DEFAULT_DATABASE = "sacred"

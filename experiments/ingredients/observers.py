@@ -11,10 +11,10 @@ import re
 import threading
 from pathlib import Path
 
+from experiments.errors import UserError
+
 from sacred.observers import FileStorageObserver
 from sacred.utils import apply_backspaces_and_linefeeds
-
-from experiments.errors import UserError
 
 PROJECT = Path(__file__).resolve().parents[2]
 

@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from experiments.ingredients.compute import hardware, versions
 from experiments.ingredients.data import PROJECT_FOLDER
 from experiments.ingredients.observers import for_record, write_atomically
 from experiments.ingredients.training import Progress
+
+import torch
 
 FILE_NAME = "record.json"
 FORMAT = 1

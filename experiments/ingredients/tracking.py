@@ -7,9 +7,6 @@ Run folder: `<runs_dir>/<experiment>/<id>/` with Sacred's config.json, run.json,
 import os
 from pathlib import Path
 
-import numpy as np
-from sacred import SETTINGS, Experiment, Ingredient
-
 from experiments.configuration import optional, text
 from experiments.errors import UserError
 from experiments.ingredients.mongo import RunFolderMongoObserver
@@ -23,6 +20,9 @@ from experiments.ingredients.observers import (
     shown,
     write_atomically,
 )
+
+import numpy as np
+from sacred import SETTINGS, Experiment, Ingredient
 
 tracking = Ingredient("tracking", save_git_info=False)
 tracking.add_config(

@@ -14,17 +14,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from sacred import Ingredient
-from torch import Tensor, nn
-from tqdm import tqdm
-
 from experiments.configuration import at_least, between, positive
 from experiments.errors import UserError
 from experiments.ingredients import checkpoint
 from experiments.ingredients.compute import autocast, compiled, compute
 from experiments.ingredients.optimization import PhasedAdam, staircase_decay
 from experiments.ingredients.tracking import Tracker
+
+import torch
+from sacred import Ingredient
+from torch import Tensor, nn
+from tqdm import tqdm
 
 
 def training_ingredient(**phase_settings: Any) -> Ingredient:
