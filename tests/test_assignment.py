@@ -85,7 +85,8 @@ def test_rows_of_the_assignment_sum_to_one_at_any_distance(units, alpha, farthes
 def test_target_distribution_against_numpy():
     soft = torch.rand(50, 6).softmax(dim=1)
     weight = soft.numpy() ** 2 / soft.numpy().sum(axis=0)
-    np.testing.assert_allclose(assignment.target_distribution(soft), weight / weight.sum(axis=1, keepdims=True), rtol=1e-5)
+    expected = weight / weight.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(assignment.target_distribution(soft), expected, rtol=1e-5)
 
 
 def test_target_distribution_sharpens_balanced_assignments():

@@ -129,7 +129,8 @@ def test_convolutions_work_in_channels_last_memory():
 
 
 def test_layers_start_as_in_keras():
-    network = networks.initialize(nn.Sequential(nn.Linear(300, 500), nn.Conv2d(20, 40, 3), nn.ConvTranspose2d(40, 20, 3)))
+    layers = nn.Linear(300, 500), nn.Conv2d(20, 40, 3), nn.ConvTranspose2d(40, 20, 3)
+    network = networks.initialize(nn.Sequential(*layers))
     for layer, (fan_in, fan_out) in zip(network, [(300, 500), (180, 360), (180, 360)], strict=True):
         limit = math.sqrt(6 / (fan_in + fan_out))
         assert not layer.bias.any()

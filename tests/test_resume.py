@@ -22,7 +22,7 @@ SERVER = """
 import json, os, signal, sys
 import torch
 torch.set_num_threads(1)
-import scipy.stats, sklearn.datasets, sklearn.manifold, sklearn.metrics
+import matplotlib.pyplot, scipy.stats, sklearn.datasets, sklearn.manifold, sklearn.metrics
 from torch.utils import tensorboard
 from experiments.dpsom import ex
 from experiments.ingredients.optimization import PhasedAdam
@@ -377,5 +377,5 @@ def test_a_checkpoint_of_something_else_is_refused(saved, state):
 
 
 def test_no_checkpoint(tmp_path):
-    with pytest.raises(UserError, match="no checkpoint at .*: nothing to resume, start the run anew"):
+    with pytest.raises(UserError, match=r"no checkpoint at .*: nothing to resume, start the run anew"):
         checkpoint.load(tmp_path / "checkpoint.pt", "a")

@@ -1,6 +1,7 @@
 """The phase runner: what it calls, in which order, at which rates, and how it fails."""
 
 import gc
+import itertools
 import math
 import os
 import shutil
@@ -162,7 +163,7 @@ def test_fixed_order_is_that_of_the_data(trainer):
 def test_shuffled_epochs_see_every_sample_at_most_once_and_in_a_new_order(trainer):
     spy = Spy()
     run(trainer([spy.phase("one", 3)], samples=100, batch_size=33), spy)
-    epochs = [sum(spy.batches[start : start + 3], []) for start in (0, 3, 6)]
+    epochs = [list(itertools.chain(*spy.batches[start : start + 3])) for start in (0, 3, 6)]
     assert all(len(set(epoch)) == 99 for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
 
@@ -256,8 +257,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(t
     with pytest.raises(UserError) as error:
         run(made, spy)
     assert str(error.value) == (
-        "loss, half, the state of the model is not finite in pretrain epoch 3: lower training.learning_rate or the loss weights "
-        "(state kept in failed.pt)"
+        "loss, half, the state of the model is not finite in pretrain epoch 3: lower training.learning_rate "
+        "or the loss weights (state kept in failed.pt)"
     )
     kept = checkpoint.load(tmp_path / "checkpoint.pt", made.fingerprint)
     assert kept["progress"]["epoch"] == 2
@@ -270,8 +271,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(t
 
 def test_a_step_that_breaks_the_weights_is_noticed_before_the_next_loss(trainer, tmp_path):
     """The gradient of the root is infinite where its value is 0."""
-    made = trainer([Phase("one", 2, (Update(lambda inputs: {"loss": (made.model.first * 0).sqrt()}, (0.1,)),))], samples=3)
-    with pytest.raises(UserError, match="^the state of the model is not finite in one epoch 1"):
+    breaking = Update(lambda inputs: {"loss": (made.model.first * 0).sqrt()}, (0.1,))
+    made = trainer([Phase("one", 2, (breaking,))], samples=3)
+    with pytest.raises(UserError, match=r"^the state of the model is not finite in one epoch 1"):
         made.run()
     assert not (tmp_path / "checkpoint.pt").exists()
 

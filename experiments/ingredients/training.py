@@ -225,8 +225,8 @@ class Trainer:
         if broken:
             self._save(FAILED_FILE_NAME)
             raise UserError(
-                f"{', '.join(broken)} is not finite in {phase.name} epoch {row['epoch']}: lower training.learning_rate or the "
-                f"loss weights (state kept in {self._relative(FAILED_FILE_NAME)})"
+                f"{', '.join(broken)} is not finite in {phase.name} epoch {row['epoch']}: lower "
+                f"training.learning_rate or the loss weights (state kept in {self._relative(FAILED_FILE_NAME)})"
             )
         progress.epoch += 1
         start = time.perf_counter()
