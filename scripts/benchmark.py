@@ -5,9 +5,9 @@
 
 Each line runs in a process of its own on random images: the experiment's real phases, with the refresh of the target
 distribution, for a few epochs of a part of the data set. samples/s is the median epoch's. "Of peak" relates the
-floating point operations of the matrix products and convolutions, counted by PyTorch, to what a product of two large matrices
-reaches in the same precision on this machine. The last column is the resident memory gained from the second epoch of
-the joint phase to the last: it should be about 0. Everything is also written to results/speed.json.
+floating point operations of the matrix products and convolutions, counted by PyTorch, to what a product of two large
+matrices reaches in the same precision on this machine. The last column is the resident memory gained from the second
+epoch of the joint phase to the last: it should be about 0. Everything is also written to results/speed.json.
 """
 
 import argparse

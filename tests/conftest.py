@@ -3,6 +3,7 @@
 import os
 import uuid
 
+import hypothesis
 import pymongo
 import pytest
 import torch
@@ -12,6 +13,8 @@ from pymongo.uri_parser import parse_uri
 USERS_MONGO_URL = os.environ.pop("SACRED_MONGO_URL", None)
 
 torch.set_num_threads(1)
+hypothesis.settings.register_profile("busy machine", deadline=None)
+hypothesis.settings.load_profile("busy machine")
 
 
 @pytest.fixture(scope="session")

@@ -127,9 +127,12 @@ class EpsilonInside(PhasedAdam):
 class OwnCounters(PhasedAdam):
     """A counter that starts anew with the second phase, as a second Adam would have it."""
 
+    restarted = False
+
     def step_at(self, learning_rate):
-        if learning_rate == 0.9 and self.param_groups[0]["lr"] != 0.9:
-            self.param_groups[0]["count"] = 0
+        if learning_rate == 0.9 and not self.restarted:
+            self.restarted = True
+            self.param_groups[0].update(count=0, beta_powers=list(self.param_groups[0]["betas"]))
         super().step_at(learning_rate)
 
 
