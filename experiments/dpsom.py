@@ -31,7 +31,7 @@ from experiments.ingredients.evaluation import (
     squared_error,
     with_prefix,
 )
-from experiments.ingredients.record import Provenance, write_record
+from experiments.ingredients.record import Provenance, json_numbers, write_record
 from experiments.ingredients.tracking import Tracker, tracking
 from experiments.ingredients.training import Phase, Trainer, Update, training_ingredient
 from experiments.launch import launch
@@ -141,21 +141,16 @@ def phases(dpsom: DPSOM, inputs: Tensor, assignment: str, training: dict[str, An
 
 
 def clustering(dpsom: DPSOM, split: Split, assignment: str) -> dict[str, float]:
-    """Clustering metrics of a split.
-
-    Raises:
-        UserError: all samples fall on one unit.
-    """
+    """Clustering metrics of a split."""
     latents = latents_of(dpsom, split.inputs, assignment)
-    metrics = map_metrics(latents, split.labels, dpsom.centroids, dpsom.grid, topology=False)
-    return metrics
+    return map_metrics(latents, split.labels, dpsom.centroids, dpsom.grid, topology=False)
 
 
-def curve(dpsom: DPSOM, dataset: Dataset, assignment: str) -> Callable[[Phase, int], dict[str, float]]:
-    """What the trainer calls after every epoch."""
+def curve(dpsom: DPSOM, parts: dict[str, Split], assignment: str) -> Callable[[Phase, int], dict[str, float]]:
+    """What the trainer calls after every epoch; it raises UserError when one unit holds all validation samples."""
 
     def evaluate(phase: Phase, epoch: int) -> dict[str, float]:
-        splits = evaluated_while_training(epoch, phase.epochs, dataset.validation, dataset.test)
+        splits = evaluated_while_training(epoch, phase.epochs, parts)
         metrics: dict[str, float] = {}
         for name, split in splits.items():
             metrics |= with_prefix(name, clustering(dpsom, split, assignment))
@@ -196,29 +191,32 @@ def draw(tracker: Tracker, dpsom: DPSOM, dataset: Dataset, assignment: str, step
 
 
 @ex.main
-def main(_run, _config, seed, model, loss, training) -> dict[str, float]:
+def main(_run, _config, seed, model, loss, training) -> dict[str, float | None]:
+    if model["normalization"] == "batch" and training["batch_size"] == 1:
+        raise UserError("training.batch_size=1 is too small for model.normalization=batch: raise it or use affine")
     provenance = Provenance.now()
     device = prepare()
     torch.manual_seed(seed)
     dataset = load_dataset().to(device)
     dpsom = build(model, loss, tuple(dataset.train.inputs.shape[1:])).to(device)
+    parts = {
+        name: evaluated_part(split, training["batch_size"])
+        for name, split in (("validation", dataset.validation), ("test", dataset.test))
+    }
     assignment = model["assignment"]
     stages = phases(dpsom, dataset.train.inputs, assignment, training)
     with Tracker(_run) as tracker:
-        progress = Trainer(
-            dpsom, stages, dataset.train.inputs, tracker, curve(dpsom, dataset, assignment), _config
-        ).run()
+        progress = Trainer(dpsom, stages, dataset.train.inputs, tracker, curve(dpsom, parts, assignment), _config).run()
         metrics: dict[str, float] = {}
-        for name, split in (("validation", dataset.validation), ("test", dataset.test)):
-            part = evaluated_part(split, training["batch_size"])
+        for name, part in parts.items():
             metrics |= with_prefix(name, final_metrics(dpsom, part, assignment))
         step = sum(phase.epochs for phase in stages)
         tracker.scalars(metrics, step)
         draw(tracker, dpsom, dataset, assignment, step)
         tracker.hparams(_config, metrics)
         write_record(tracker.folder, ex.path, _config, metrics, progress, provenance, device, dataset.checksum)
-    print(f"result: {json.dumps(metrics)}")
-    return metrics
+    print(f"result: {json.dumps(json_numbers(metrics))}")
+    return json_numbers(metrics)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ SERVER = """
 import json, os, signal, sys
 import torch
 torch.set_num_threads(1)
-import matplotlib.pyplot, scipy.stats, sklearn.datasets, sklearn.manifold, sklearn.metrics
+import torch._dynamo, matplotlib.pyplot, scipy.stats, sklearn.datasets, sklearn.manifold, sklearn.metrics
 from torch.utils import tensorboard
 from experiments.dpsom import ex
 from experiments.ingredients.optimization import PhasedAdam
@@ -183,16 +183,13 @@ def test_the_uninterrupted_run_holds_each_epoch_once(whole):
     ("stop", "saved_steps"),
     [
         (("step", 5), 4),
-        (("step", 8), 4),
         (("save", 2), 4),  # the new checkpoint is written but not yet in its place
         (("step", 9), 8),
         (("step", 14), 12),
-        (("save", 4), 12),
-        (("step", 17), 16),
         (("step", 27), 24),
         (("save", 7), 24),
     ],
-    ids=lambda value: "-".join(map(str, value)) if isinstance(value, tuple) else "",
+    ids=lambda value: "-".join(map(str, value)) if isinstance(value, tuple) else f"saved-{value}",
 )
 def test_killed_and_resumed_equals_uninterrupted(project, whole, stop, saved_steps):
     killed = project.start(*FAST, stop=(*stop, SIGKILL))
@@ -221,8 +218,6 @@ def test_killed_before_the_first_checkpoint(project, stop):
     [
         (("step", 2, SIGINT), 130, 2),
         (("step", 8, SIGTERM), 143, None),  # the last of an epoch and of a phase
-        (("step", 11, SIGTERM), 143, 3),
-        (("step", 22, SIGINT), 130, 2),
         (("save", 3, SIGTERM), 143, 1),
         (("save", 7, SIGTERM), 143, None),  # the last save of all
     ],
@@ -327,6 +322,18 @@ def saved(tmp_path):
 def test_saved_state_comes_back(saved):
     assert torch.equal(checkpoint.load(saved, "a")["weights"], torch.arange(1000.0))
     assert [path.name for path in saved.parent.iterdir()] == ["checkpoint.pt"]
+
+
+def test_a_checkpoint_is_replaced_in_one_step(saved, monkeypatch):
+    before = saved.read_bytes()
+    with saved.open("rb") as old:  # a file that was overwritten in place would change under its reader
+        checkpoint.save(saved, {"fingerprint": "b"})
+        assert old.read() == before
+    after = saved.read_bytes()
+    monkeypatch.setattr(torch, "save", lambda state, file: file.write(b"half") and os.remove("missing"))
+    with pytest.raises(UserError, match="cannot write the checkpoint"):
+        checkpoint.save(saved, {"fingerprint": "c"})
+    assert saved.read_bytes() == after
 
 
 def test_a_full_disk_is_one_line_and_keeps_the_old_checkpoint(saved):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from experiments.configuration import at_least
+from experiments.errors import UserError
 from experiments.ingredients import figures
 from experiments.ingredients.compute import autocast, compute
 from experiments.ingredients.data import Split
@@ -38,21 +39,30 @@ def in_chunks(model: torch.nn.Module, function: Callable[[Tensor], Tensor], inpu
 
 @evaluation.capture
 def evaluated_part(split: Split, batch_size: int, whole_batches: bool) -> Split:
-    """The split, or its whole batches when the configuration asks for these alone."""
+    """The split, or its whole batches when the configuration asks for these alone.
+
+    Raises:
+        UserError: there are none.
+    """
     if not whole_batches:
         return split
     count = len(split) // batch_size * batch_size
+    if not count:
+        raise UserError(
+            f"evaluation.whole_batches=True leaves nothing of {len(split)} samples: "
+            f"lower training.batch_size={batch_size}"
+        )
     return Split(split.inputs[:count], split.labels[:count])
 
 
 @evaluation.capture
 def evaluated_while_training(
-    epoch: int, epochs: int, validation: Split, test: Split, every: int, test_curve: bool
+    epoch: int, epochs: int, parts: dict[str, Split], every: int, test_curve: bool
 ) -> dict[str, Split]:
-    """The splits to evaluate after this epoch of a phase, by name; often none."""
+    """Which of the `validation` and `test` splits to evaluate after this epoch of a phase; often none."""
     if epoch % every and epoch != epochs:
         return {}
-    return {"validation": validation, "test": test} if test_curve else {"validation": validation}
+    return parts if test_curve else {"validation": parts["validation"]}
 
 
 def map_metrics(latents: Tensor, labels: Tensor, centroids: Tensor, grid: Grid, topology: bool) -> dict[str, float]:

@@ -51,7 +51,7 @@ def write_record(
         "seed": config["seed"],
         "status": "COMPLETED",
         "config": for_record(config),
-        "metrics": {name: value if math.isfinite(value) else None for name, value in metrics.items()},
+        "metrics": json_numbers(metrics),
         "curve": _short(progress.history),
         "seconds": {name: round(seconds, 1) for name, seconds in progress.seconds.items()},
         **asdict(provenance),
@@ -62,6 +62,11 @@ def write_record(
     write_atomically(folder / FILE_NAME, (json.dumps(record, indent=1) + "\n").encode())
 
 
+def json_numbers(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """JSON has no NaN, so a number that is undefined (a topographic error of one unit) becomes null."""
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+
+
 def _short(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The evaluated epochs, rounded to five digits."""
     rows = [row for row in history if any("/" in key for key in row)]
@@ -69,7 +74,7 @@ def _short(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _rounded(value: Any) -> Any:
-    """Five digits; JSON has no NaN, so a number that is undefined (a topographic error of one unit) becomes null."""
+    """A number to five digits, null where it is undefined."""
     if not isinstance(value, float):
         return value
     return float(f"{value:.5g}") if math.isfinite(value) else None
