@@ -1,6 +1,6 @@
 """The phase runner that all models share.
 
-Training is data: a list of phases, each with its epochs, learning rates and loss function. `train` runs them in order
+Training is data: a list of phases, each with its epochs, learning rates and loss function. `Trainer` runs them in order
 with one optimiser, one progress bar, checkpoints, and a resume that ends with the numbers of an uninterrupted run.
 """
 
