@@ -29,9 +29,11 @@ tensorboard: .venv/installed  ## browse all runs
 
 reproduce: .venv/installed  ## train what the tables still lack, then render them
 	$(BIN)/python scripts/reproduce.py
+	$(BIN)/python scripts/curves.py
 
 reproduce-table: .venv/installed  ## render the tables from the committed records
 	$(BIN)/python scripts/tables.py
+	$(BIN)/python scripts/curves.py
 
 mongo:  ## a MongoDB for the Mongo observer, and Omniboard to browse it on http://localhost:9000
 	docker compose up -d

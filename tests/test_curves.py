@@ -1,0 +1,46 @@
+"""The learning curve of the faithful runs beside the original's."""
+
+import shutil
+
+from scripts import curves
+
+import matplotlib.image
+import pytest
+from test_tables import make_record, write
+
+ORIGINAL = curves.ROOT / "results" / curves.ORIGINAL
+
+
+@pytest.fixture
+def results(tmp_path):
+    (tmp_path / "curves").mkdir()
+    shutil.copy(ORIGINAL, tmp_path / curves.ORIGINAL)
+    return tmp_path
+
+
+def test_the_originals_curve_carries_our_names():
+    rows = curves.original_curve(ORIGINAL)
+    assert [row["phase"] for row in rows] == ["pretrain"] * 15 + ["som"] * 20 + ["joint"] * 104
+    assert rows[-1]["test/purity"] == pytest.approx(0.954, abs=5e-4)
+    assert rows[-1]["test/nmi_geometric"] == pytest.approx(0.687, abs=5e-4)
+
+
+def test_faithful_runs_are_drawn_beside_it(results):
+    write(results, *(make_record("mnist_faithful", seed, curve=curves.original_curve(ORIGINAL)) for seed in (0, 1)))
+    height, width, _ = matplotlib.image.imread(curves.draw(results)).shape
+    assert min(height, width) > 400
+
+
+def test_nothing_is_drawn_without_a_faithful_run(results):
+    write(results, make_record("mnist"))
+    assert curves.draw(results) is None
+    assert not (results / curves.PICTURE).exists()
+
+
+@pytest.mark.parametrize("content", ["phase,epoch\nae,1\n", "phase,epoch,nmi,purity\nwarm-up,1,0.1,0.2\n"])
+def test_a_broken_file_is_one_line(results, capsys, content):
+    (results / curves.ORIGINAL).write_text(content)
+    assert curves.main(["--results", str(results)]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert message.count("\n") == 1
