@@ -17,12 +17,12 @@ from pathlib import Path
 
 from experiments.errors import UserError
 from experiments.ingredients.compute import versions
+from experiments.ingredients.observers import write_atomically
 from experiments.ingredients.record import Provenance
 from models import assignment
 from models.dpsom import DPSOM, LossWeights
 from models.grid import Grid
 from scripts.golden import QUANTITIES, Deviation, Golden, Port, Slot, compare
-from scripts.records import write_atomically
 
 import numpy as np
 import torch
@@ -203,7 +203,7 @@ def main() -> int:
         "fixtures": checksums,
         "rows": rows,
     }
-    write_atomically(RECORD, json.dumps(record, indent=1, allow_nan=False) + "\n")
+    write_atomically(RECORD, (json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
     return 0
 
 

@@ -17,7 +17,6 @@ no spread, hence no interval and no verdict but *undecided*.
 
 import json
 import math
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -71,14 +70,6 @@ def read_json(path: Path):
         raise UserError(
             f"{path} cannot be read as JSON ({reason}): restore it from git or delete it and run again"
         ) from error
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes `text` so that a reader, or a crash, sees the old file or the new one and nothing between."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def check_record(record: object, path: Path) -> dict:

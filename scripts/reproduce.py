@@ -29,6 +29,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from experiments.errors import UserError
+from experiments.ingredients.observers import write_atomically
+from experiments.ingredients.trained_map import ARRAYS, SPRITE
 from scripts.records import (
     Record,
     check_record,
@@ -36,7 +38,6 @@ from scripts.records import (
     load_records,
     read_json,
     record_path,
-    write_atomically,
 )
 from scripts.tables import ROOT, TABLES, Runs, out_of_date, render_all
 
@@ -46,6 +47,7 @@ from tqdm import tqdm
 
 HEARTBEAT_SECONDS = 45  # Sacred rewrites run.json every 10 s while a run lives
 LAST_ORDER = 9
+SELECTED_SEED = 0  # of each row: its trained map is kept beside its record
 GIGABYTES_A_JOB = 4
 COMMENT = "reproduce.py at commit "
 
@@ -225,6 +227,8 @@ def show_plan(plan: list[Job], jobs: int, threads: int) -> None:
 def collect(folder: Path, config_name: str, results_runs: Path) -> Path:
     """Records the finished run in `folder` as one of the named config; returns the record's path.
 
+    The row's selected run, seed 0, also leaves its trained map in `results/maps/<experiment>/<config_name>/`.
+
     Raises UserError when the run is not COMPLETED, its config is not exactly the named one, or another record of the
     same run exists.
     """
@@ -244,7 +248,11 @@ def collect(folder: Path, config_name: str, results_runs: Path) -> Path:
     path = record_path(results_runs, record["experiment"], config_name, record["seed"])
     if path.exists() and read_json(path) != record:
         raise UserError(f"{path} already records another run than {folder}: delete it first to replace it")
-    write_atomically(path, json.dumps(record, indent=1) + "\n")
+    write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
+    maps = results_runs.parent / "maps" / record["experiment"] / config_name
+    for name in (ARRAYS, SPRITE):
+        if record["seed"] == SELECTED_SEED and (folder / name).exists():
+            write_atomically(maps / name, (folder / name).read_bytes())
     return path
 
 
@@ -427,7 +435,7 @@ def reproduce(options: argparse.Namespace) -> int:
     troubles = execute(plan, options.runs_dir, results_runs, jobs, threads, commit)
     files = render_all(options.results, ROOT / "README.md" if options.results == ROOT / "results" else None)
     for path in out_of_date(files):
-        write_atomically(path, files[path])
+        write_atomically(path, files[path].encode())
     print(
         f"{len(plan) - len(troubles)} recorded, {len(troubles)} missing; tables: {relative(options.results / 'tables')}"
     )

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from experiments.errors import UserError
+from experiments.ingredients.observers import write_atomically
 from scripts.records import (
     MARGIN,
     Comparison,
@@ -34,7 +35,6 @@ from scripts.records import (
     load_records,
     read_json,
     summarise,
-    write_atomically,
 )
 
 import yaml
@@ -768,7 +768,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"out of date: {names}; run `python scripts/tables.py` and commit what it writes", file=sys.stderr)
         return 1 if changed else 0
     for path in changed:
-        write_atomically(path, files[path])
+        write_atomically(path, files[path].encode())
     print(f"{len(files)} files, {len(changed)} changed, in {options.results / 'tables'}")
     return 0
 

@@ -9,6 +9,7 @@ from experiments.ingredients.compute import autocast, compute
 from experiments.ingredients.data import Split
 from experiments.ingredients.metrics import clustering_metrics, topology_metrics, winners
 from experiments.ingredients.tracking import Tracker
+from experiments.ingredients.trained_map import write_map
 from models.grid import Grid
 
 import numpy as np
@@ -94,6 +95,8 @@ def draw_map(
 ) -> None:
     """Log the pictures of a trained map: decoded, hits, labels, U-matrix, nearest samples, reconstructions, latents.
 
+    Keeps its description for reports (`trained_map`) as well.
+
     Args:
         latents: `[N, D]` of the split.
         centroids: `[K, D]`.
@@ -105,8 +108,9 @@ def draw_map(
     units = winners(points, codebook)[0]
     counts = np.zeros((grid.size, len(classes)), dtype=np.int64)
     np.add.at(counts, (units, labels), 1)
+    decoded = decoded_centroids.cpu().numpy()
     pictures = {
-        "decoded_map": figures.decoded_map(decoded_centroids.cpu().numpy(), grid),
+        "decoded_map": figures.decoded_map(decoded, grid),
         "hit_map": figures.hit_map(counts.sum(axis=1), grid),
         "label_map": figures.label_map(counts, classes, grid),
         "u_matrix": figures.u_matrix(codebook, grid),
@@ -115,4 +119,6 @@ def draw_map(
     }
     for name, figure in pictures.items():
         tracker.figure(name, figure, step)
+    for path in write_map(tracker.folder, grid, classes, counts, codebook, points, inputs, decoded):
+        tracker.artifact(path)
     tracker.embedding(points[:PROJECTED_SAMPLES], labels[:PROJECTED_SAMPLES], inputs[:PROJECTED_SAMPLES], step)

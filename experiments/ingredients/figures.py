@@ -69,15 +69,21 @@ def nearest_samples(inputs: np.ndarray, points: np.ndarray, centroids: np.ndarra
     Distances are those of the latent `points` [N, D] to the `centroids` [K, D].
     """
     inputs, centroids = np.asarray(inputs), _check(centroids, grid)
-    units, _, distance = winners(points, centroids)
-    far_to_near = np.argsort(-distance, kind="stable")
-    nearest = np.full(grid.size, -1)
-    nearest[units[far_to_near]] = far_to_near  # of several written to one unit, the last stays
+    nearest = nearest_won(points, centroids)
     note = "each picture: the input nearest to a unit's centroid, among those that the unit wins"
     figure, axes = _map_figure(grid, "Nearest samples", note, inputs)
     _draw_pictures(axes, inputs[nearest].reshape(*grid.shape, *inputs.shape[1:]))
     _hatch(axes, nearest < 0, grid)
     return figure
+
+
+def nearest_won(points: np.ndarray, centroids: np.ndarray) -> np.ndarray:
+    """[K]: the nearest to each of the `centroids` [K, D] among the `points` [N, D] that it wins; -1 without any."""
+    units, _, distance = winners(points, centroids)
+    far_to_near = np.argsort(-distance, kind="stable")
+    nearest = np.full(len(centroids), -1)
+    nearest[units[far_to_near]] = far_to_near  # of several written to one unit, the last stays
+    return nearest
 
 
 @matplotlib.rc_context(STYLE)
@@ -138,15 +144,20 @@ def label_map(counts: np.ndarray, class_names: Sequence[str], grid: Grid) -> Fig
 @matplotlib.rc_context(STYLE)
 def u_matrix(centroids: np.ndarray, grid: Grid) -> Figure:
     """Unified distance matrix: how far each of the `centroids` [K, D] lies from its neighbours on the grid."""
+    mean = neighbour_distances(centroids, grid)
+    figure, axes = _map_figure(grid, "U-matrix", "bright: far from its neighbours, a border between regions", side=SIDE)
+    _draw_values(axes, mean, grid, "mean Euclidean distance\nto neighbouring centroids")
+    return figure
+
+
+def neighbour_distances(centroids: np.ndarray, grid: Grid) -> np.ndarray:
+    """[K]: mean Euclidean distance of each of the `centroids` [K, D] to its neighbours; NaN without any."""
     centroids = _check(centroids, grid).astype(np.float64)
     neighbours = grid.neighbours.numpy()
     exists = (neighbours >= 0) & (neighbours != np.arange(grid.size)[:, None])
     distances = np.stack([np.linalg.norm(centroids - centroids[step], axis=1) for step in neighbours.T], axis=1)
     number = exists.sum(axis=1)
-    mean = np.where(number > 0, (distances * exists).sum(axis=1) / np.maximum(number, 1), np.nan)
-    figure, axes = _map_figure(grid, "U-matrix", "bright: far from its neighbours, a border between regions", side=SIDE)
-    _draw_values(axes, mean, grid, "mean Euclidean distance\nto neighbouring centroids")
-    return figure
+    return np.where(number > 0, (distances * exists).sum(axis=1) / np.maximum(number, 1), np.nan)
 
 
 @matplotlib.rc_context(STYLE)
@@ -279,14 +290,20 @@ def _map_figure(
     return figure, axes
 
 
+def mosaic(pictures: np.ndarray) -> np.ndarray:
+    """`pictures` [rows, columns, C, H, W] side by side: [rows * H, columns * W, C]."""
+    rows, columns, channels, height, width = pictures.shape
+    return pictures.transpose(0, 3, 1, 4, 2).reshape(rows * height, columns * width, channels)
+
+
 def _draw_pictures(axes: Axes, pictures: np.ndarray) -> None:
     """`pictures` [rows, columns, C, H, W] as one mosaic, a thin white line between them."""
-    rows, columns, channels, height, width = pictures.shape
+    rows, columns, channels, _, _ = pictures.shape
     if channels not in (1, 3):
         raise ValueError(f"images need 1 or 3 channels, not {channels}")
-    mosaic = pictures.transpose(0, 3, 1, 4, 2).reshape(rows * height, columns * width, channels).clip(0, 1)
+    tiles = mosaic(pictures).clip(0, 1)
     extent = (-0.5, columns - 0.5, rows - 0.5, -0.5)
-    axes.imshow(mosaic[..., 0] if channels == 1 else mosaic, cmap="gray", vmin=0, vmax=1, extent=extent, aspect="auto")
+    axes.imshow(tiles[..., 0] if channels == 1 else tiles, cmap="gray", vmin=0, vmax=1, extent=extent, aspect="auto")
     for row in range(1, rows):
         axes.axhline(row - 0.5, color="white", linewidth=0.8)
     for column in range(1, columns):
