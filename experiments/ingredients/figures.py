@@ -53,11 +53,9 @@ LEFT, RIGHT, BOTTOM, SIDE = 0.6, 0.25, 0.5, 1.5  # inches around the drawing; SI
 
 @matplotlib.rc_context(STYLE)
 def decoded_map(images: np.ndarray, grid: Grid) -> Figure:
-    """What the decoder makes of each unit's centroid; `images` [K, C, H, W]."""
+    """Each unit's centroid as a picture, decoded where it is a latent; `images` [K, C, H, W]."""
     images = _check(images, grid)
-    figure, axes = _map_figure(
-        grid, "Decoded map", "each picture: the decoder's output for one unit's centroid", images
-    )
+    figure, axes = _map_figure(grid, "Decoded map", "each picture: what one unit's centroid stands for", images)
     _draw_pictures(axes, images.reshape(*grid.shape, *images.shape[1:]))
     return figure
 
