@@ -183,7 +183,7 @@ def minisom(seed, model, training) -> dict[str, float | None]:
     seconds = time.perf_counter() - start
     with torch.no_grad():
         topography.centroids.copy_(torch.from_numpy(som.get_weights()).flatten(0, 1))
-    metrics = final_metrics(topography, evaluated_parts(dataset, training)) | {"seconds": round(seconds, 1)}
+    metrics = final_metrics(topography, evaluated_parts(dataset, training)) | {"seconds": round(seconds, 3)}
     print(f"result: {json.dumps(json_numbers(metrics))}")
     return json_numbers(metrics)
 
