@@ -18,6 +18,7 @@ from experiments.errors import UserError
 from experiments.ingredients import compute as computing
 from experiments.ingredients import data as datasets
 from experiments.ingredients import evaluation as evaluating
+from experiments.ingredients import figures
 from experiments.ingredients import tracking as trackers
 from experiments.ingredients import training as trainer
 from experiments.ingredients.compute import compute, prepare
@@ -136,18 +137,22 @@ def final_metrics(topography: Topography, parts: dict[str, Split]) -> dict[str, 
 def draw(tracker: Tracker, topography: Topography, dataset: Dataset, step: int) -> None:
     """Pictures of the map over the validation split; units without a scale of their own by their largest pixel."""
     split = dataset.validation
+    features = in_chunks(topography, topography.features, split.inputs)
     pictures = topography.units().view(-1, *split.inputs.shape[1:])
     draw_map(
         tracker,
         split,
         dataset.classes,
         topography.grid,
-        latents=in_chunks(topography, topography.features, split.inputs),
+        latents=features,
         centroids=topography.units(),
         decoded_centroids=scale_(pictures.clone(), "per_image_max", 1.0) if topography.unit_norm else pictures,
         reconstructed=in_chunks(topography, topography.reconstruct, split.inputs[:SHOWN_RECONSTRUCTIONS]),
         step=step,
     )
+    if features.shape[1] == 2:
+        plane = figures.map_in_plane(features.cpu().numpy(), topography.units().cpu().numpy(), topography.grid)
+        tracker.figure("map_in_plane", plane, step)
 
 
 def evaluated_parts(dataset: Dataset, training: dict[str, Any]) -> dict[str, Split]:

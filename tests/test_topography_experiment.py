@@ -86,6 +86,13 @@ def test_maps_of_other_kinds(tmp_path, settings):
     assert all(math.isfinite(value) for value in finished.metrics.values())
 
 
+def test_data_in_the_plane_get_a_picture_of_the_map_among_them(tmp_path):
+    finished = run("square training.epochs=1", tmp_path, figures=True)
+    assert finished.status == 0, finished.errors
+    figures = tmp_path / "topography" / "1" / "figures"
+    assert {path.stem for path in figures.glob("*.png")} == PICTURES | {"map_in_plane"}
+
+
 @pytest.mark.parametrize("step", [7, 12])  # within an epoch of four steps, and at its end
 def test_interrupted_and_resumed_it_ends_with_the_same_numbers(tmp_path, monkeypatch, step):
     settings = "fast training.optimizer=sgd training.learning_rate=0.5 training.epochs=5"

@@ -15,6 +15,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
@@ -144,6 +145,21 @@ def u_matrix(centroids: np.ndarray, grid: Grid) -> Figure:
     mean = np.where(number > 0, (distances * exists).sum(axis=1) / np.maximum(number, 1), np.nan)
     figure, axes = _map_figure(grid, "U-matrix", "bright: far from its neighbours, a border between regions", side=SIDE)
     _draw_values(axes, mean, grid, "mean Euclidean distance\nto neighbouring centroids")
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def map_in_plane(points: np.ndarray, centroids: np.ndarray, grid: Grid) -> Figure:
+    """The map among `points` [N, 2]: its `centroids` [K, 2], and a line between every two neighbours on the grid."""
+    points, centroids = np.asarray(points), _check(centroids, grid)
+    figure, top = _figure(LEFT + 5.0 + RIGHT, 5.0, "Map in the plane", "each line joins two units that are neighbours")
+    axes = _place(figure, LEFT, top, 5.0, 5.0)
+    axes.scatter(*points.T, s=4, color="#cccccc", linewidth=0)
+    units, sides = np.nonzero(grid.neighbours.numpy() >= 0)
+    ends = np.stack([centroids[units], centroids[grid.neighbours.numpy()[units, sides]]], axis=1)  # [lines, 2, 2]
+    axes.add_collection(LineCollection(ends, colors=COLOURS[0], linewidths=1))
+    axes.scatter(*centroids.T, s=16, color=COLOURS[0])
+    axes.set(aspect="equal", xlabel="first value", ylabel="second value")
     return figure
 
 
