@@ -16,10 +16,11 @@ KERNEL_FLOOR = 1e-7
 def squared_distances(points: Tensor, centroids: Tensor) -> Tensor:
     """`||z_i - e_j||^2` for points `[B, D]` and centroids `[K, D]`: `[B, K]`, never negative.
 
-    The expanded square needs one matrix product and no `[B, K, D]` tensor.
+    The expanded square needs one matrix product and no `[B, K, D]` tensor; it is taken in float32 at least.
     """
     with torch.autocast(points.device.type, enabled=False):
-        points, centroids = points.float(), centroids.float()
+        precision = torch.promote_types(torch.promote_types(points.dtype, centroids.dtype), torch.float32)
+        points, centroids = points.to(precision), centroids.to(precision)
         point_norms = points.square().sum(dim=1, keepdim=True)
         centroid_norms = centroids.square().sum(dim=1)
         return torch.addmm(point_norms + centroid_norms, points, centroids.t(), alpha=-2.0).clamp_min(0.0)

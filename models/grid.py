@@ -44,3 +44,8 @@ class Grid:
             steps = torch.minimum(steps, torch.tensor(self.shape) - steps)
         order = {"manhattan": 1, "euclidean": 2, "chebyshev": float("inf")}[metric]
         return torch.linalg.vector_norm(steps.float(), ord=order, dim=2)
+
+
+def gaussian_neighbourhood(distances: Tensor, sigma: float | Tensor) -> Tensor:
+    """How strongly a winner pulls units at these grid distances: `exp(-distance^2 / (2 sigma^2))`, elementwise."""
+    return torch.exp(-0.5 * (distances / sigma).square())

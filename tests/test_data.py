@@ -157,6 +157,18 @@ def test_digits_test_set_is_a_fixed_fifth_split_off_first():
     assert len(load("digits", validation_fraction=0.5).test) == 360
 
 
+def test_the_square_is_filled_evenly_and_its_classes_are_quadrants():
+    dataset = load("square", scaling="unit")
+    assert [len(split) for split in (dataset.train, dataset.validation, dataset.test)] == [1700, 300, 500]
+    points = dataset.train.inputs.flatten(1)
+    assert points.shape == (1700, 2)
+    cells = (points * 4).long() @ torch.tensor([4, 1])
+    assert (cells.bincount(minlength=16) - 1700 / 16).abs().max() < 40  # four standard deviations
+    first, second = points.t() > 0.5
+    assert torch.equal(dataset.train.labels, first + 2 * second)
+    assert dataset.checksum == load("square", scaling="unit").checksum
+
+
 def test_splits_are_disjoint_and_complete(monkeypatch):
     size = 100
     numbered = torch.arange(size, dtype=torch.float32).view(size, 1, 1, 1)

@@ -64,6 +64,20 @@ def test_decoded_map_shows_every_picture_in_its_place(grid, channels):
         np.testing.assert_array_equal(shown[row, column], expected[..., 0] if channels == 1 else expected)
 
 
+@pytest.mark.parametrize("grid", GRIDS, ids=lambda grid: str(grid.shape))
+def test_map_in_the_plane_joins_neighbours_and_no_others(grid):
+    points, centroids = random.random((50, 2)), random.random((grid.size, 2))
+    figure = figures.map_in_plane(points, centroids, grid)
+    render(figure)
+    shown_points, lines, units = figure.axes[0].collections
+    np.testing.assert_allclose(shown_points.get_offsets(), points)
+    np.testing.assert_allclose(units.get_offsets(), centroids)
+    steps = grid.distances().numpy()
+    expected = {(tuple(centroids[one]), tuple(centroids[other])) for one, other in np.argwhere(steps == 1)}
+    drawn = {(tuple(line[0]), tuple(line[1])) for line in lines.get_segments()}
+    assert {(one, other) for one, other in drawn if one != other} == expected
+
+
 def test_decoded_map_on_the_canvas():
     """Black, white and clipped pictures reach the rendered pixels at the cell of their unit."""
     images = np.stack([np.full((1, 4, 4), value) for value in (0.0, 1.0, 7.0, -3.0, 0.5, 0.0)])

@@ -1,8 +1,8 @@
-"""The shared Adam, against TensorFlow's formula written out in NumPy."""
+"""The shared optimisers: Adam against TensorFlow's formula written out in NumPy, momentum against its own."""
 
 import io
 
-from experiments.ingredients.optimization import PhasedAdam, staircase_decay
+from experiments.ingredients.optimization import MomentumSGD, PhasedAdam, staircase_decay
 
 import numpy as np
 import pytest
@@ -82,17 +82,30 @@ def test_a_parameter_without_gradient_keeps_its_value_and_its_moments():
     assert all(torch.equal(optimizer.state[parameters[0]][key], moment) for key, moment in moments.items())
 
 
-@pytest.mark.parametrize("stop", range(1, len(PHASES)))
-def test_saved_and_loaded_it_continues_identically(stop):
+def test_momentum_is_a_running_sum_of_gradients():
     parameters = start()
-    optimizer = PhasedAdam(parameters)
+    value = parameters[0].detach().double().numpy()
+    optimizer, velocity = MomentumSGD(parameters), np.zeros_like(value)
+    for step in range(4):  # of the first phase
+        run(optimizer, parameters, [step])
+        velocity = 0.9 * velocity + gradients_of(step, parameters, FIRST)[0].numpy()
+        value = value - rate_at(step) * velocity
+    np.testing.assert_allclose(parameters[0].detach().numpy(), value, rtol=1e-5)
+    assert torch.equal(parameters[1], start()[1])
+
+
+@pytest.mark.parametrize("make", [PhasedAdam, MomentumSGD])
+@pytest.mark.parametrize("stop", range(1, len(PHASES)))
+def test_saved_and_loaded_it_continues_identically(stop, make):
+    parameters = start()
+    optimizer = make(parameters)
     run(optimizer, parameters, range(stop))
     file = io.BytesIO()
     torch.save(optimizer.state_dict(), file)
     file.seek(0)
 
     continued = [nn.Parameter(parameter.detach().clone()) for parameter in parameters]
-    restored = PhasedAdam(continued)
+    restored = make(continued)
     restored.load_state_dict(torch.load(file, weights_only=True))
     run(optimizer, parameters, range(stop, len(PHASES)))
     run(restored, continued, range(stop, len(PHASES)))

@@ -4,6 +4,7 @@ import re
 import shlex
 from pathlib import Path
 
+from experiments import topography
 from experiments.dpsom import ex
 from experiments.errors import UserError
 from scripts.reproduce import resolve_config
@@ -14,22 +15,26 @@ from sacred.arg_parser import get_config_updates
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 CONFIGS = sorted(path.stem for path in (ROOT / "configs" / "dpsom").glob("*.yaml"))
-COMMANDS = re.findall(r"^python experiments/dpsom\.py (.*?)(?: {2,}#.*)?$", README, re.MULTILINE)
+COMMANDS = re.findall(r"^python experiments/(\w+)\.py (.*?)(?: {2,}#.*)?$", README, re.MULTILINE)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_commands_resolve(command):
+EXPERIMENTS = {"dpsom": ex, "topography": topography.ex}
+QUIETLY = {"--force": True, "--loglevel": "ERROR"}
+
+
+@pytest.mark.parametrize(("experiment", "command"), COMMANDS)
+def test_commands_resolve(experiment, command):
     words = shlex.split(command)
     updates, named_configs = get_config_updates(words[words.index("with") + 1 :])
     if "resume" in updates:
         assert updates == {"resume": "runs/dpsom/3"}
         assert not named_configs
         return
-    ex.run("print_config", updates, named_configs, options={"--force": True, "--loglevel": "ERROR"})
+    EXPERIMENTS[experiment].run("print_config", updates, named_configs, options=QUIETLY)
 
 
 def test_there_are_commands_to_check():
-    assert len(COMMANDS) >= 4
+    assert len(COMMANDS) >= 6
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -42,7 +47,16 @@ def test_every_config_resolves_and_says_how_to_run_it(name):
 
 def test_an_unknown_key_in_a_command_is_noticed():
     with pytest.raises(UserError, match=r"model\.map_sise"):
-        ex.run("print_config", {"model": {"map_sise": [4, 4]}}, options={"--force": True, "--loglevel": "ERROR"})
+        ex.run("print_config", {"model": {"map_sise": [4, 4]}}, options=QUIETLY)
+
+
+def test_what_the_readme_says_is_proven_has_its_test():
+    section = README.partition("## Is that implementation correct?")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| [^|]+\? \|.*\| (`.*`) \|$", section, re.MULTILINE)
+    tests = (ROOT / "tests" / "test_topography.py").read_text()
+    assert len(rows) == 8
+    for name in re.findall(r"`(\w+)`", " ".join(rows)):
+        assert f"def test_{name}(" in tests, name
 
 
 def test_faithful_differs_from_corrected_where_the_readme_says():

@@ -8,7 +8,7 @@ import shutil
 
 from experiments.errors import UserError
 from experiments.ingredients import checkpoint, compute
-from experiments.ingredients.optimization import PhasedAdam
+from experiments.ingredients.optimization import MomentumSGD, PhasedAdam
 from experiments.ingredients.training import Phase, Trainer, Update
 from models import networks
 from models.assignment import target_distribution
@@ -67,7 +67,9 @@ def choose_compute(monkeypatch):
 def trainer(tmp_path):
     """Makes a trainer of a toy model on the numbers 0, 1, ..."""
 
-    def make(phases, samples=10, evaluate=lambda phase, epoch: {}, model=None, inputs=None, **settings):
+    def make(
+        phases, samples=10, evaluate=lambda phase, epoch: {}, model=None, inputs=None, optimizer=PhasedAdam, **settings
+    ):
         config = {
             "training": SETTINGS | settings,
             "compute": {"precision": "fp32", "threads": 1},
@@ -75,7 +77,7 @@ def trainer(tmp_path):
             "resume": None,
         }
         inputs = torch.arange(float(samples)) if inputs is None else inputs
-        return Trainer(model or Toy(), phases, inputs, Recorder(tmp_path), evaluate, config)
+        return Trainer(model or Toy(), phases, inputs, Recorder(tmp_path), evaluate, config, optimizer)
 
     return make
 
@@ -218,6 +220,35 @@ def test_one_optimizer_for_all_phases_or_a_fresh_one_for_each(trainer, fresh, co
     run(made, *spies)
     assert made.optimizer.param_groups[0]["count"] == count
     assert made.progress.global_step == 15
+
+
+def test_an_experiment_may_choose_the_optimizer(trainer):
+    spy = Spy()
+    made = trainer([spy.phase("one", 1, rates=(0.5,))], samples=6, optimizer=MomentumSGD)
+    run(made, spy)
+    assert made.model.first.item() == pytest.approx(1 - 0.5 - 0.5 * 1.9)  # a gradient of one, twice
+    fresh = trainer([spy.phase("one", 1), spy.phase("two", 1)], fresh_optimizer=True, optimizer=MomentumSGD)
+    run(fresh, spy)
+    assert type(fresh.optimizer) is MomentumSGD
+
+
+def test_scheduled_values_reach_their_loss_spread_over_the_phase(trainer):
+    seen = {"first": [], "second": []}
+
+    def loss_of(part):
+        def loss(inputs, sigma):
+            seen[part].append(sigma.item())
+            return {"loss": made.model.first * sigma}
+
+        return loss
+
+    updates = (
+        Update(loss_of("first"), (0.1,), {"sigma": (4.0, 2.0, 1.0)}),
+        Update(loss_of("second"), (0.1,), {"sigma": (8.0,)}),
+    )
+    made = trainer([Phase("one", 3, updates)], samples=6)
+    made.run()
+    assert seen == {"first": [4.0, 4.0, 2.0, 2.0, 1.0, 1.0], "second": [8.0] * 6}
 
 
 def test_two_updates_per_batch_take_turns(trainer, rates):

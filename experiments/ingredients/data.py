@@ -35,7 +35,7 @@ DOWNLOAD_TIMEOUT = 30.0  # seconds without an answer; torchvision itself would w
 data = Ingredient("data", save_git_info=False)
 data.add_config(
     {
-        "name": "digits",  # data set: digits (bundled with scikit-learn), mnist or fmnist
+        "name": "digits",  # data set: digits (bundled with scikit-learn), mnist, fmnist or square (generated)
         "root": "data",  # folder of the downloaded files; a relative path starts at the project folder
         "scaling": "per_image_max",  # each image by its own maximum (as the originals); unit: all by 255 (digits: 16)
         "validation_fraction": 0.15,  # share of the training set that is held out for validation
@@ -178,6 +178,23 @@ def read_digits(root: Path) -> RawDataset:
     )
 
 
+def read_square(root: Path) -> RawDataset:
+    """2,500 points drawn evenly from the unit square, always the same, as pictures of 1 x 2 pixels; for maps of them.
+
+    The class is the quadrant; nothing is read from `root`.
+    """
+    points = torch.rand(2500, 2, generator=torch.Generator().manual_seed(0))
+    inputs, labels = points[:, None, None], (points > 0.5).long() @ torch.tensor([1, 2])
+    return RawDataset(
+        train_inputs=inputs[:2000],
+        train_labels=labels[:2000],
+        test_inputs=inputs[2000:],
+        test_labels=labels[2000:],
+        classes=("both low", "first high", "second high", "both high"),
+        maximum=1.0,
+    )
+
+
 def read_torchvision_idx(class_name: str, root: Path) -> RawDataset:
     """A data set of torchvision's MNIST family from `<root>/<class_name>/raw/*.gz`, downloaded there when missing.
 
@@ -214,6 +231,7 @@ def read_torchvision_idx(class_name: str, root: Path) -> RawDataset:
 
 READERS: dict[str, Callable[[Path], RawDataset]] = {
     "digits": read_digits,
+    "square": read_square,
     "mnist": partial(read_torchvision_idx, "MNIST"),
     "fmnist": partial(read_torchvision_idx, "FashionMNIST"),
 }

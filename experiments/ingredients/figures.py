@@ -15,6 +15,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
@@ -53,11 +54,9 @@ LEFT, RIGHT, BOTTOM, SIDE = 0.6, 0.25, 0.5, 1.5  # inches around the drawing; SI
 
 @matplotlib.rc_context(STYLE)
 def decoded_map(images: np.ndarray, grid: Grid) -> Figure:
-    """What the decoder makes of each unit's centroid; `images` [K, C, H, W]."""
+    """Each unit's centroid as a picture, decoded where it is a latent; `images` [K, C, H, W]."""
     images = _check(images, grid)
-    figure, axes = _map_figure(
-        grid, "Decoded map", "each picture: the decoder's output for one unit's centroid", images
-    )
+    figure, axes = _map_figure(grid, "Decoded map", "each picture: what one unit's centroid stands for", images)
     _draw_pictures(axes, images.reshape(*grid.shape, *images.shape[1:]))
     return figure
 
@@ -158,6 +157,21 @@ def neighbour_distances(centroids: np.ndarray, grid: Grid) -> np.ndarray:
     distances = np.stack([np.linalg.norm(centroids - centroids[step], axis=1) for step in neighbours.T], axis=1)
     number = exists.sum(axis=1)
     return np.where(number > 0, (distances * exists).sum(axis=1) / np.maximum(number, 1), np.nan)
+
+
+@matplotlib.rc_context(STYLE)
+def map_in_plane(points: np.ndarray, centroids: np.ndarray, grid: Grid) -> Figure:
+    """The map among `points` [N, 2]: its `centroids` [K, 2], and a line between every two neighbours on the grid."""
+    points, centroids = np.asarray(points), _check(centroids, grid)
+    figure, top = _figure(LEFT + 5.0 + RIGHT, 5.0, "Map in the plane", "each line joins two units that are neighbours")
+    axes = _place(figure, LEFT, top, 5.0, 5.0)
+    axes.scatter(*points.T, s=4, color="#cccccc", linewidth=0)
+    units, sides = np.nonzero(grid.neighbours.numpy() >= 0)
+    ends = np.stack([centroids[units], centroids[grid.neighbours.numpy()[units, sides]]], axis=1)  # [lines, 2, 2]
+    axes.add_collection(LineCollection(ends, colors=COLOURS[0], linewidths=1))
+    axes.scatter(*centroids.T, s=16, color=COLOURS[0])
+    axes.set(aspect="equal", xlabel="first value", ylabel="second value")
+    return figure
 
 
 @matplotlib.rc_context(STYLE)

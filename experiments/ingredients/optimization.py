@@ -1,4 +1,4 @@
-"""The optimiser of the originals: one Adam for all phases, with a staircase decay of its learning rate."""
+"""The optimisers of the phase runner, and the staircase decay of their learning rate."""
 
 import math
 from collections.abc import Iterable
@@ -52,3 +52,18 @@ class PhasedAdam(torch.optim.Adam):
     @property
     def _counters(self) -> list[torch.Tensor]:
         return [self.state[parameter]["step"] for parameter in self.param_groups[0]["params"]]
+
+
+class MomentumSGD(torch.optim.SGD):
+    """Gradient descent with momentum, shared by all phases: `v = 0.9 v + gradient`, `w = w - learning_rate v`."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
+        super().__init__(parameters, momentum=0.9)
+
+    def step_at(self, learning_rate: float) -> None:
+        """One update of every parameter that has a gradient, at this learning rate."""
+        self.param_groups[0]["lr"] = learning_rate
+        self.step()
+
+
+OPTIMIZERS = {"adam": PhasedAdam, "sgd": MomentumSGD}

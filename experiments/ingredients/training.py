@@ -8,7 +8,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from experiments.configuration import at_least, between, positive
 from experiments.errors import UserError
 from experiments.ingredients import checkpoint
 from experiments.ingredients.compute import autocast, compiled, compute
-from experiments.ingredients.optimization import PhasedAdam, staircase_decay
+from experiments.ingredients.optimization import MomentumSGD, PhasedAdam, staircase_decay
 from experiments.ingredients.tracking import Tracker
 
 import torch
@@ -33,7 +33,7 @@ def training_ingredient(**phase_settings: Any) -> Ingredient:
     training.add_config(
         batch_size=300,  # samples per step; an incomplete last batch is dropped
         shuffle=True,  # a new order every epoch; false keeps the order of the data set
-        learning_rate=0.001,  # of Adam
+        learning_rate=0.001,  # of the optimiser
         decay_factor=0.99,  # the learning rate is multiplied by this ...
         decay_steps=5000,  # ... every so many steps, counted over all phases
         fresh_optimizer=False,  # forget Adam's moments and step counter at the start of every phase
@@ -62,10 +62,12 @@ class Update:
     Attributes:
         loss: called with the batch's columns by name; returns scalar terms, the one called `loss` is minimised.
         learning_rates: spread evenly over the phase's epochs, each decayed by `training.decay_factor`.
+        schedules: further values that the loss takes by name, as scalar tensors; spread as the learning rates are.
     """
 
     loss: Callable[..., Terms]
     learning_rates: tuple[float, ...]
+    schedules: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,7 @@ class Trainer:
         tracker: receives every epoch's means of all loss terms and what `evaluate` returns.
         evaluate: called after every epoch with the phase and the number of its finished epochs; may return nothing.
         config: the whole configuration; `config["resume"]` names the run folder to continue, or is None.
+        optimizer: makes the optimiser of the model's parameters.
 
     Raises:
         UserError: the batch is larger than the set, or the checkpoint to resume does not fit.
@@ -129,6 +132,7 @@ class Trainer:
         tracker: Tracker,
         evaluate: Callable[[Phase, int], dict[str, float]],
         config: dict[str, Any],
+        optimizer: Callable[[Iterable[nn.Parameter]], PhasedAdam | MomentumSGD] = PhasedAdam,
     ) -> None:
         settings = config["training"]
         self.batch_size = settings["batch_size"]
@@ -138,7 +142,8 @@ class Trainer:
         self.tracker, self.evaluate, self.settings = tracker, evaluate, settings
         self.decay = settings["decay_factor"], settings["decay_steps"]
         self.steps_per_epoch = len(inputs) // self.batch_size
-        self.optimizer = PhasedAdam(model.parameters())
+        self.make_optimizer = optimizer
+        self.optimizer = optimizer(model.parameters())
         self.progress = Progress()
         self.epoch: Epoch | None = None
         self.fingerprint = checkpoint.fingerprint(config)
@@ -168,7 +173,7 @@ class Trainer:
     def _run_phase(self, phase: Phase) -> None:
         losses = [compiled(update.loss) for update in phase.updates]
         if self.settings["fresh_optimizer"] and self.progress.epoch == 0 and self.epoch is None:
-            self.optimizer = PhasedAdam(self.model.parameters())
+            self.optimizer = self.make_optimizer(self.model.parameters())
         while self.progress.epoch < phase.epochs:
             self._run_epoch(phase, losses)
             if self.progress.epoch % self.settings["checkpoint_every"] == 0 and self.progress.epoch < phase.epochs:
@@ -179,10 +184,17 @@ class Trainer:
         self.bar.set_description(f"{phase.name} {self.progress.epoch + 1}/{phase.epochs}")
         if self.epoch is None:
             self.epoch = Epoch(self._order(), phase.columns() if phase.columns else {})
-        rates = [self._learning_rate(update, phase) for update in phase.updates]
+        rates = [self._value(update.learning_rates, phase) for update in phase.updates]
+        scheduled = [
+            {
+                name: torch.tensor(self._value(values, phase), device=self.inputs.device)
+                for name, values in update.schedules.items()
+            }
+            for update in phase.updates
+        ]
         self.model.train()
         while self.epoch.step < self.steps_per_epoch:
-            self._train_step(losses, rates)
+            self._train_step(losses, rates, scheduled)
             if self.signals.received is not None and self.epoch.step < self.steps_per_epoch:
                 self._add_seconds(phase.name, time.perf_counter() - start)
                 self._stop()
@@ -197,12 +209,12 @@ class Trainer:
         self._save()
         self.signals.deliver()
 
-    def _train_step(self, losses: list[Callable[..., Terms]], rates: list[float]) -> None:
+    def _train_step(self, losses: list[Callable[..., Terms]], rates: list[float], scheduled: list[Terms]) -> None:
         epoch, progress = self.epoch, self.progress
         batch = self._batch()
-        for loss, rate in zip(losses, rates, strict=True):
+        for loss, rate, values in zip(losses, rates, scheduled, strict=True):
             with autocast(device_type=self.inputs.device.type):
-                terms = loss(**batch)
+                terms = loss(**batch, **values)
             self.optimizer.zero_grad()
             terms["loss"].backward()
             self.optimizer.step_at(staircase_decay(rate, progress.global_step, *self.decay))
@@ -257,8 +269,8 @@ class Trainer:
         rows = span if self.epoch.order is None else self.epoch.order[span]
         return {name: column[rows] for name, column in {"inputs": self.inputs, **self.epoch.columns}.items()}
 
-    def _learning_rate(self, update: Update, phase: Phase) -> float:
-        return update.learning_rates[self.progress.epoch * len(update.learning_rates) // phase.epochs]
+    def _value(self, schedule: tuple[float, ...], phase: Phase) -> float:
+        return schedule[self.progress.epoch * len(schedule) // phase.epochs]
 
     def _epochs_done(self) -> int:
         return sum(phase.epochs for phase in self.phases[: self.progress.phase]) + self.progress.epoch

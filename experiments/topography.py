@@ -1,0 +1,219 @@
+"""Topography: a self-organising map of the inputs themselves, trained as a layer with a loss.
+
+    python experiments/topography.py with mnist
+    python experiments/topography.py with digits training.sigma='[5.0, 5.0]'
+    python experiments/topography.py minisom with mnist
+
+The second command shows what a neighbourhood that never shrinks costs; the third trains the package minisom on the same
+data and grid, one sample at a time, and prints the same metrics.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+from experiments.configuration import at_least, one_of, optional, positive, text
+from experiments.errors import UserError
+from experiments.ingredients import compute as computing
+from experiments.ingredients import data as datasets
+from experiments.ingredients import evaluation as evaluating
+from experiments.ingredients import figures
+from experiments.ingredients import tracking as trackers
+from experiments.ingredients import training as trainer
+from experiments.ingredients.compute import compute, prepare
+from experiments.ingredients.data import Dataset, Split, data, load_dataset, scale_
+from experiments.ingredients.evaluation import (
+    SHOWN_RECONSTRUCTIONS,
+    draw_map,
+    evaluated_part,
+    evaluated_while_training,
+    evaluation,
+    in_chunks,
+    map_metrics,
+    squared_error,
+    with_prefix,
+)
+from experiments.ingredients.optimization import OPTIMIZERS
+from experiments.ingredients.record import Provenance, json_numbers, write_record
+from experiments.ingredients.tracking import Tracker, tracking
+from experiments.ingredients.training import Phase, Trainer, Update, training_ingredient
+from experiments.launch import launch
+from experiments.registration import register
+from models.topography import Topography
+
+import numpy as np
+import torch
+from minisom import MiniSom
+from sacred import Experiment
+from torch import Tensor
+
+training = training_ingredient(
+    epochs=50,
+    optimizer="adam",  # adam or sgd (with momentum 0.9)
+    sigma=[4.0, 0.5],  # width of the neighbourhood in steps of the grid: first and last epoch, geometric in between
+)
+ex = Experiment("topography", ingredients=[data, compute, training, evaluation, tracking], save_git_info=False)
+ex.add_config(
+    seed=0,
+    resume=None,  # folder of an interrupted run to continue
+    model=dict(
+        map_size=[8, 8],  # rows, columns
+        torus=False,  # opposite edges of the map touch
+        grid_metric="euclidean",  # distance between units on the grid: euclidean, manhattan or chebyshev
+        unit_norm=False,  # scale inputs and centroids to unit length before they are compared
+    ),
+)
+register(
+    ex,
+    {
+        "seed": at_least(0),
+        "resume": optional(text),
+        "model.map_size": at_least(1),
+        "model.grid_metric": one_of("euclidean", "manhattan", "chebyshev"),
+        "training.epochs": at_least(1),
+        "training.optimizer": one_of(*OPTIMIZERS),
+        "training.sigma": positive,
+    }
+    | computing.RULES
+    | datasets.RULES
+    | trainer.RULES
+    | evaluating.RULES
+    | trackers.RULES,
+)
+
+
+def build(model: dict[str, Any], inputs: Tensor) -> Topography:
+    """The map of a configuration for the training set `inputs` `[N, ...]`.
+
+    Raises:
+        UserError: it has more units than there are samples.
+    """
+    height, width = model["map_size"]
+    if height * width > len(inputs):
+        raise UserError(
+            f"model.map_size={[height, width]} has more units than the {len(inputs)} training samples: make it smaller"
+        )
+    options = {key: value for key, value in model.items() if key != "map_size"}
+    return Topography(inputs[0].numel(), height, width, **options)
+
+
+def phases(topography: Topography, training: dict[str, Any]) -> list[Phase]:
+    """One phase, in which the neighbourhood shrinks."""
+    sigmas = np.geomspace(*training["sigma"], training["epochs"]).tolist()
+    update = Update(topography.loss, (training["learning_rate"],), {"sigma": tuple(sigmas)})
+    return [Phase("map", training["epochs"], (update,))]
+
+
+def metrics_of(topography: Topography, split: Split, topology: bool) -> dict[str, float]:
+    """Metrics of the map on a split."""
+    features = in_chunks(topography, topography.features, split.inputs)
+    return map_metrics(features, split.labels, topography.units(), topography.grid, topology)
+
+
+def curve(topography: Topography, parts: dict[str, Split]) -> Callable[[Phase, int], dict[str, float]]:
+    """What the trainer calls after every epoch."""
+
+    def evaluate(phase: Phase, epoch: int) -> dict[str, float]:
+        metrics: dict[str, float] = {}
+        for name, split in evaluated_while_training(epoch, phase.epochs, parts).items():
+            metrics |= with_prefix(name, metrics_of(topography, split, topology=True))
+        return metrics
+
+    return evaluate
+
+
+def final_metrics(topography: Topography, parts: dict[str, Split]) -> dict[str, float]:
+    """All metrics of the splits: clustering, topology, reconstruction."""
+    metrics: dict[str, float] = {}
+    for name, split in parts.items():
+        errors = in_chunks(topography, lambda chunk: squared_error(chunk, topography.reconstruct(chunk)), split.inputs)
+        metrics |= with_prefix(name, metrics_of(topography, split, topology=True))
+        metrics[f"{name}/reconstruction_error"] = errors.mean().item()
+    return metrics
+
+
+@torch.no_grad()
+def draw(tracker: Tracker, topography: Topography, dataset: Dataset, step: int) -> None:
+    """Pictures of the map over the validation split; units without a scale of their own by their largest pixel."""
+    split = dataset.validation
+    features = in_chunks(topography, topography.features, split.inputs)
+    pictures = topography.units().view(-1, *split.inputs.shape[1:])
+    draw_map(
+        tracker,
+        split,
+        dataset.classes,
+        topography.grid,
+        latents=features,
+        centroids=topography.units(),
+        decoded_centroids=scale_(pictures.clone(), "per_image_max", 1.0) if topography.unit_norm else pictures,
+        reconstructed=in_chunks(topography, topography.reconstruct, split.inputs[:SHOWN_RECONSTRUCTIONS]),
+        step=step,
+    )
+    if features.shape[1] == 2:
+        plane = figures.map_in_plane(features.cpu().numpy(), topography.units().cpu().numpy(), topography.grid)
+        tracker.figure("map_in_plane", plane, step)
+
+
+def evaluated_parts(dataset: Dataset, training: dict[str, Any]) -> dict[str, Split]:
+    splits = {"validation": dataset.validation, "test": dataset.test}
+    return {name: evaluated_part(split, training["batch_size"]) for name, split in splits.items()}
+
+
+@ex.command(unobserved=True)
+def minisom(seed, model, training) -> dict[str, float | None]:
+    """Train the package minisom instead, on the CPU, and print the same metrics and its seconds; nothing is kept.
+
+    It sees as many samples, on the same grid; its neighbourhood shrinks from the same width to 1, the least that its
+    schedules reach, and its learning rate from 0.5 to 0.
+    """
+    if model["torus"] or model["grid_metric"] != "euclidean":
+        raise UserError(
+            "minisom knows neither a torus nor another metric: model.torus=False model.grid_metric=euclidean"
+        )
+    dataset = load_dataset()
+    topography = build(model, dataset.train.inputs)
+    points = topography.features(dataset.train.inputs).numpy().astype(np.float64)
+    som = MiniSom(
+        *model["map_size"],
+        points.shape[1],
+        sigma=training["sigma"][0],
+        sigma_decay_function="inverse_decay_to_one",
+        learning_rate=0.5,
+        decay_function="linear_decay_to_zero",
+        random_seed=seed,
+    )
+    start = time.perf_counter()
+    som.train(points, training["epochs"] * len(points), random_order=True)
+    seconds = time.perf_counter() - start
+    with torch.no_grad():
+        topography.centroids.copy_(torch.from_numpy(som.get_weights()).flatten(0, 1))
+    metrics = final_metrics(topography, evaluated_parts(dataset, training)) | {"seconds": round(seconds, 3)}
+    print(f"result: {json.dumps(json_numbers(metrics))}")
+    return json_numbers(metrics)
+
+
+@ex.main
+def main(_run, _config, seed, model, training) -> dict[str, float | None]:
+    provenance = Provenance.now()
+    device = prepare()
+    torch.manual_seed(seed)
+    dataset = load_dataset().to(device)
+    inputs = dataset.train.inputs
+    topography = build(model, inputs).to(device)
+    stages = phases(topography, training)
+    parts = evaluated_parts(dataset, training)
+    optimizer = OPTIMIZERS[training["optimizer"]]
+    with Tracker(_run) as tracker:
+        progress = Trainer(topography, stages, inputs, tracker, curve(topography, parts), _config, optimizer).run()
+        metrics = final_metrics(topography, parts)
+        tracker.scalars(metrics, training["epochs"])
+        draw(tracker, topography, dataset, training["epochs"])
+        tracker.hparams(_config, metrics)
+        write_record(tracker.folder, ex.path, _config, metrics, progress, provenance, device, dataset.checksum)
+    print(f"result: {json.dumps(json_numbers(metrics))}")
+    return json_numbers(metrics)
+
+
+if __name__ == "__main__":
+    launch(ex)

@@ -1,0 +1,84 @@
+"""A self-organising map as a layer whose loss any optimiser can minimise.
+
+Source: T. Kohonen, "Essentials of the self-organizing map", Neural Networks 37, 2013 (the batch map, section 4.1), and
+a layer posted in a forum with the question whether it is a correct implementation; the README answers.
+"""
+
+from models.assignment import squared_distances
+from models.grid import Grid, gaussian_neighbourhood
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Topography(nn.Module):
+    """`K = height * width` units with centroids in the space of the inputs, on a grid that says who learns with whom.
+
+    Features are compared by squared Euclidean distance, which on the unit sphere is twice the cosine distance; units
+    are compared on the grid by a metric of its own.
+
+    Args:
+        latent_dim: D, values of one input; of a picture, its pixels.
+        height, width: of the map.
+        torus: opposite edges of the map touch.
+        grid_metric: between units: `euclidean`, `manhattan` or `chebyshev`.
+        unit_norm: scale inputs and centroids to unit length before they are compared.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        height: int,
+        width: int,
+        *,
+        torus: bool = False,
+        grid_metric: str = "euclidean",
+        unit_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        self.grid = Grid(height, width, torus)
+        self.unit_norm = unit_norm
+        self.centroids = nn.Parameter(F.normalize(torch.randn(self.grid.size, latent_dim), dim=1))
+        self.register_buffer("grid_distances", self.grid.distances(grid_metric))
+
+    def features(self, inputs: Tensor) -> Tensor:
+        """What is compared with the units: inputs `[B, ...]` as `[B, D]`, of unit length with `unit_norm`."""
+        return self._scaled(inputs.flatten(1))
+
+    def units(self) -> Tensor:
+        """What features are compared with, `[K, D]`: the centroids, of unit length with `unit_norm`."""
+        return self._scaled(self.centroids)
+
+    def distances(self, inputs: Tensor) -> Tensor:
+        """Squared distances `[B, K]` of inputs `[B, ...]` to all units."""
+        return squared_distances(self.features(inputs), self.units())
+
+    def winners(self, inputs: Tensor) -> Tensor:
+        """Index `[B]` of the unit nearest to each of the inputs `[B, ...]`."""
+        return self.distances(inputs).argmin(dim=1)
+
+    def reconstruct(self, inputs: Tensor) -> Tensor:
+        """Each of the inputs `[B, ...]` as its winner sees it; with `unit_norm`, at the input's own length."""
+        reconstructed = self.units()[self.winners(inputs)]
+        if self.unit_norm:
+            reconstructed = reconstructed * inputs.flatten(1).norm(dim=1, keepdim=True)
+        return reconstructed.view_as(inputs)
+
+    def loss(self, inputs: Tensor, sigma: float | Tensor) -> dict[str, Tensor]:
+        """`mean_i sum_j exp(-g(c_i, j)^2 / (2 sigma^2)) ||x_i - w_j||^2`, c_i the winner of x_i, g the grid's metric.
+
+        The winners are indices, so no gradient passes through their choice and none is missing: while they stay the
+        same, minus half the gradient by w_j is `mean_i h_ij (x_i - w_j)`, Kohonen's batch direction.
+
+        Args:
+            inputs: `[B, ...]`.
+            sigma: width of the neighbourhood in steps of the grid.
+        """
+        distances = self.distances(inputs)
+        to_winner, winners = distances.min(dim=1)
+        neighbourhood = gaussian_neighbourhood(self.grid_distances[winners], sigma)
+        return {"loss": (neighbourhood * distances).sum(dim=1).mean(), "to_winner": to_winner.mean()}
+
+    def _scaled(self, vectors: Tensor) -> Tensor:
+        return F.normalize(vectors, dim=1) if self.unit_norm else vectors
