@@ -6,38 +6,39 @@ from pathlib import Path
 
 from experiments.dpsom import ex
 from experiments.errors import UserError
-from scripts.reproduce import resolve_config
+from scripts.reproduce import load_experiment, resolve_config
 
 import pytest
 from sacred.arg_parser import get_config_updates
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
-CONFIGS = sorted(path.stem for path in (ROOT / "configs" / "dpsom").glob("*.yaml"))
-COMMANDS = re.findall(r"^python experiments/dpsom\.py (.*?)(?: {2,}#.*)?$", README, re.MULTILINE)
+CONFIGS = sorted((path.parent.name, path.stem) for path in (ROOT / "configs").glob("*/*.yaml"))
+COMMANDS = re.findall(r"^python experiments/(\w+)\.py (.*?)(?: {2,}#.*)?$", README, re.MULTILINE)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_commands_resolve(command):
+@pytest.mark.parametrize(("experiment", "command"), COMMANDS)
+def test_commands_resolve(experiment, command):
     words = shlex.split(command)
     updates, named_configs = get_config_updates(words[words.index("with") + 1 :])
     if "resume" in updates:
         assert updates == {"resume": "runs/dpsom/3"}
         assert not named_configs
         return
-    ex.run("print_config", updates, named_configs, options={"--force": True, "--loglevel": "ERROR"})
+    options = {"--force": True, "--loglevel": "ERROR"}
+    load_experiment(experiment).run("print_config", updates, named_configs, options=options)
 
 
 def test_there_are_commands_to_check():
     assert len(COMMANDS) >= 4
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_every_config_resolves_and_says_how_to_run_it(name):
-    config = resolve_config(ex, name)
+@pytest.mark.parametrize(("experiment", "name"), CONFIGS)
+def test_every_config_resolves_and_says_how_to_run_it(experiment, name):
+    config = resolve_config(load_experiment(experiment), name)
     assert config["seed"] == 0
-    header = (ROOT / "configs" / "dpsom" / f"{name}.yaml").read_text().split("\ndata:")[0]
-    assert f"python experiments/dpsom.py with {name}" in header
+    header = (ROOT / "configs" / experiment / f"{name}.yaml").read_text().split("\ndata:")[0]
+    assert f"python experiments/{experiment}.py with {name}" in header
 
 
 def test_an_unknown_key_in_a_command_is_noticed():
