@@ -68,6 +68,8 @@ ex.add_config(
         gamma_twice=False,  # the original multiplies the transitions by gamma once more in the joint loss
     ),
 )
+CHUNK = 200  # images evaluated at once: 256 feature maps of 28 x 28 take 160 MB
+
 weight = at_least(0.0)
 register(
     ex,
@@ -132,7 +134,7 @@ def phases(
 
 def latents_of(somvae: SOMVAE, inputs: Tensor) -> Tensor:
     """Latents `[N, D]` of images."""
-    return in_chunks(somvae, somvae.encode, inputs)
+    return in_chunks(somvae, somvae.encode, inputs, CHUNK)
 
 
 def reconstructed(somvae: SOMVAE, inputs: Tensor) -> Tensor:
@@ -160,7 +162,7 @@ def curve(somvae: SOMVAE, parts: dict[str, Split]) -> Callable[[Phase, int], dic
 def final_metrics(somvae: SOMVAE, split: Split) -> dict[str, float]:
     """All metrics of a split: clustering, topology, reconstruction."""
     latents = latents_of(somvae, split.inputs)
-    errors = in_chunks(somvae, lambda chunk: squared_error(chunk, reconstructed(somvae, chunk)), split.inputs)
+    errors = in_chunks(somvae, lambda chunk: squared_error(chunk, reconstructed(somvae, chunk)), split.inputs, CHUNK)
     metrics = map_metrics(latents, split.labels, somvae.centroids, somvae.grid, topology=True)
     return metrics | {"reconstruction_error": errors.mean().item()}
 
