@@ -1,8 +1,10 @@
-"""Encoders and decoders of DPSOM, dense and convolutional.
+"""Encoders and decoders of DPSOM and SOM-VAE, dense and convolutional.
 
-Source: ratschlab/dpsom, DPSOM_model.py. Each block is layer -> leaky ReLU -> normalisation. Weights start as in Keras:
-Glorot-uniform kernels, zero biases. Images are `[B, C, H, W]`; feature maps are flattened in the order H, W, C, which
-is a view of the channels-last memory the convolutions work in.
+Images are `[B, C, H, W]`; feature maps are flattened in the order H, W, C, which is a view of the channels-last memory
+the convolutions work in. Decoders return logits.
+
+Sources: ratschlab/dpsom, DPSOM_model.py: each block is layer -> leaky ReLU -> normalisation, and weights start as in
+Keras with Glorot-uniform kernels and zero biases. ratschlab/SOM-VAE, somvae_model.py: layer -> ReLU.
 """
 
 import math
@@ -15,6 +17,8 @@ from torch import Tensor, nn
 LEAK = 0.2
 DENSE_WIDTHS = (500, 500, 2000)
 CONV_CHANNELS = (32, 64, 128, 256)
+SOMVAE_DENSE_WIDTHS = (256, 128)
+SOMVAE_CHANNELS = 256
 
 
 class Affine(nn.Module):
@@ -176,6 +180,63 @@ def conv_decoder(
     return initialize(network).to(memory_format=torch.channels_last)
 
 
+def somvae_dense_encoder(input_shape: tuple[int, ...], latent_dim: int) -> nn.Sequential:
+    """`[B, ...]` -> 256 -> 128 -> `[B, latent_dim]`.
+
+    The latents are linear; the original has a ReLU behind them, which confines them to an orthant.
+    """
+    widths = (math.prod(input_shape), *SOMVAE_DENSE_WIDTHS)
+    hidden = [layer for narrow, wide in pairwise(widths) for layer in (nn.Linear(narrow, wide), nn.ReLU())]
+    return initialize(nn.Sequential(nn.Flatten(), *hidden, nn.Linear(widths[-1], latent_dim)))
+
+
+def somvae_dense_decoder(latent_dim: int, output_shape: tuple[int, ...]) -> nn.Sequential:
+    """`[B, latent_dim]` -> 128 -> 256 -> logits `[B, ...]`."""
+    widths = (latent_dim, *reversed(SOMVAE_DENSE_WIDTHS))
+    hidden = [layer for narrow, wide in pairwise(widths) for layer in (nn.Linear(narrow, wide), nn.ReLU())]
+    last = nn.Linear(widths[-1], math.prod(output_shape))
+    return initialize(nn.Sequential(*hidden, last, nn.Unflatten(1, output_shape)))
+
+
+def somvae_conv_encoder(input_shape: tuple[int, int, int], latent_dim: int) -> nn.Sequential:
+    """`[B, C, H, W]` -> two 4x4 convolutions of 256 channels, each pooled -> `[B, latent_dim]`."""
+    channels, height, width = _pooled_shape(input_shape)
+    network = nn.Sequential(
+        *_wide_convolution(channels, SOMVAE_CHANNELS),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        *_wide_convolution(SOMVAE_CHANNELS, SOMVAE_CHANNELS),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        ToVector(),
+        glorot_(nn.Linear(SOMVAE_CHANNELS * height * width, latent_dim)),
+    )
+    return network.to(memory_format=torch.channels_last)
+
+
+def somvae_conv_decoder(latent_dim: int, output_shape: tuple[int, int, int]) -> nn.Sequential:
+    """`[B, latent_dim]` -> 256 linear feature maps -> twice upsampled and convolved 4x4 -> logits `[B, C, H, W]`."""
+    channels, height, width = _pooled_shape(output_shape)
+    network = nn.Sequential(
+        glorot_(nn.Linear(latent_dim, SOMVAE_CHANNELS * height * width)),
+        ToImage(height, width),
+        nn.Upsample(scale_factor=2),
+        *_wide_convolution(SOMVAE_CHANNELS, SOMVAE_CHANNELS),
+        nn.ReLU(),
+        nn.Upsample(scale_factor=2),
+        *_wide_convolution(SOMVAE_CHANNELS, channels),
+    )
+    return network.to(memory_format=torch.channels_last)
+
+
+def _wide_convolution(channels_in: int, channels_out: int) -> tuple[nn.Module, nn.Conv2d]:
+    """4x4, padded by 1 before and 2 behind; kernels start truncated-normal (0.1), biases at 0.1."""
+    layer = nn.Conv2d(channels_in, channels_out, 4)
+    nn.init.trunc_normal_(layer.weight, std=0.1, a=-0.2, b=0.2)
+    nn.init.constant_(layer.bias, 0.1)
+    return nn.ZeroPad2d((1, 2, 1, 2)), layer
+
+
 def _pooled_shape(image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
     channels, height, width = image_shape
     if height % 4 or width % 4:
@@ -187,6 +248,12 @@ def initialize(network: nn.Sequential) -> nn.Sequential:
     """Glorot-uniform kernels and zero biases, in place, as Keras starts its layers."""
     for module in network.modules():
         if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.xavier_uniform_(module.weight)
-            nn.init.zeros_(module.bias)
+            glorot_(module)
     return network
+
+
+def glorot_(layer: nn.Module) -> nn.Module:
+    """Glorot-uniform kernel and zero bias of one layer, in place."""
+    nn.init.xavier_uniform_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer

@@ -37,6 +37,9 @@ QUANTITIES = {
 }
 """What is compared, how, and the tolerance."""
 
+TARGET_QUANTITIES = ("target p", "q and p at the start of the joint phase")
+"""Quantities of models that have a target distribution."""
+
 MAP_VARIABLES = {"embeddings": "som/embeddings", "transition_logits": "transition_logits"}
 """Variables of which a file holds whole gradients and values, by the name of the array."""
 
@@ -204,9 +207,9 @@ class Port(ABC):
     def winners(self, noise: Tensor | None) -> Tensor:
         """Winning unit of every row."""
 
-    @abstractmethod
     def assign(self, noise: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Soft assignment q and the target p that follows from it, for a model with a joint phase that needs p."""
+        """Soft assignment q and the target p that follows from it, of a model whose joint phase needs p."""
+        raise NotImplementedError
 
 
 def compare(golden: Golden, port: Port) -> list[Deviation]:

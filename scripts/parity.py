@@ -22,7 +22,9 @@ from experiments.ingredients.record import Provenance
 from models import assignment
 from models.dpsom import DPSOM, LossWeights
 from models.grid import Grid
-from scripts.golden import QUANTITIES, Deviation, Golden, Port, Slot, compare
+from models.somvae import SOMVAE
+from models.somvae import LossWeights as SOMVAELossWeights
+from scripts.golden import QUANTITIES, TARGET_QUANTITIES, Deviation, Golden, Port, Slot, compare
 
 import numpy as np
 import torch
@@ -136,6 +138,75 @@ class DPSOMPort(Port):
         return soft, assignment.target_distribution(soft)
 
 
+class SOMVAEPort(Port):
+    """SOM-VAE as its original code computes it; the batch is one sequence."""
+
+    def __init__(self, golden: Golden) -> None:
+        hyper = golden.hyper
+        self.model = SOMVAE(
+            (1, 28, 28),
+            Grid(*hyper["som_dim"], torus=False),
+            latent_dim=hyper["latent_dim"],
+            network="conv",
+            gradients="full",
+            weights=SOMVAELossWeights(
+                **{name: hyper[name] for name in ("alpha", "beta", "gamma", "tau")}, gamma_twice=True
+            ),
+        )
+        model = self.model
+        parts = (model.encoder, model.decoder_q, model.decoder_e)
+        parameters = [model.centroids, model.transition_logits, *(p for part in parts for p in part.parameters())]
+        self.slots = [Slot(*pair) for pair in zip(golden.variables, parameters, strict=True)]
+        for slot in self.slots:
+            slot.load()
+        generator = np.random.RandomState(golden.meta["input_seed"])
+        images = generator.rand(golden.batch_size, *IMAGE_SHAPE)
+        mask = generator.rand(golden.batch_size, 4, 4, 1) > 0.75
+        images = (images * mask.repeat(7, axis=1).repeat(7, axis=2)).astype(np.float32)
+        golden.check_input(images)
+        self.inputs = torch.from_numpy(images).permute(0, 3, 1, 2)
+
+    def forward(self, noise: None) -> dict[str, Tensor]:
+        model = self.model
+        latents = model.encode(self.inputs)
+        winners = self.winners(noise)
+        return {
+            "z": latents,
+            "d": model.distances(latents),
+            "k": winners,
+            "nb": torch.cat([winners[:, None], model.neighbours[winners]], dim=1),
+            "x_hat_q": model.decode(model.quantize(latents)).permute(0, 2, 3, 1),
+            "x_hat_e": model.decode_latents(latents).permute(0, 2, 3, 1),
+            "P": model.transition_probabilities().reshape(model.grid.shape * 2),
+        }
+
+    def losses(self, noise: None, target: None) -> dict[str, Tensor]:
+        weights = self.model.weights
+        joint = self.model.joint_loss(self.inputs)
+        transition = self.model.transition_loss(self.inputs)["loss"]
+        return {
+            "rec_q": joint["reconstruction_q"],
+            "rec_e": joint["reconstruction_e"],
+            "rec": joint["reconstruction_q"] + joint["reconstruction_e"],
+            "commit": joint["commitment"],
+            "som": joint["som"],
+            "prob": transition,
+            "zprob": joint["smoothness"],
+            "w_commit": weights.alpha * joint["commitment"],
+            "w_som": weights.beta * joint["som"],
+            "w_prob": weights.gamma * transition,
+            "w_zprob": weights.tau * joint["smoothness"],
+            "joint": joint["loss"],
+        }
+
+    def phase_loss(self, phase: str, noise: None, target: None) -> Tensor:
+        loss = self.model.transition_loss if phase == "prob" else self.model.joint_loss
+        return loss(self.inputs)["loss"]
+
+    def winners(self, noise: None) -> Tensor:
+        return self.model.distances(self.model.encode(self.inputs)).argmin(dim=1)
+
+
 @dataclass(frozen=True)
 class Model:
     """What is compared with a golden file, and the quantities it must cover."""
@@ -145,9 +216,11 @@ class Model:
     quantities: tuple[str, ...] = tuple(QUANTITIES)
 
 
+WITHOUT_TARGET = tuple(name for name in QUANTITIES if name not in TARGET_QUANTITIES)
 MODELS = {
     "DPSOM dense": Model("dpsom_dense.npz", DPSOMPort),
     "DPSOM conv": Model("dpsom_conv.npz", DPSOMPort),
+    "SOM-VAE": Model("somvae.npz", SOMVAEPort, WITHOUT_TARGET),
 }
 
 

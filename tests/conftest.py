@@ -1,6 +1,7 @@
 """Fixtures of all tests: one thread, no database but the tests' own, a real MongoDB server on demand."""
 
 import os
+import signal
 import uuid
 
 import hypothesis
@@ -9,12 +10,24 @@ import pytest
 import torch
 from mongo import Mongod
 from pymongo.uri_parser import parse_uri
+from sacred import SETTINGS
 
 USERS_MONGO_URL = os.environ.pop("SACRED_MONGO_URL", None)
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("busy machine", deadline=None)
 hypothesis.settings.load_profile("busy machine")
+
+
+@pytest.fixture(scope="module")
+def in_process():
+    """For experiments launched within the test's process: nothing captured by Sacred, signal handlers put back."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SETTINGS, "CAPTURE_MODE", "no")
+        yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

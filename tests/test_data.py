@@ -127,6 +127,17 @@ def user_error(**arguments):
 # Splits
 
 
+def test_without_a_fraction_the_last_sixth_is_held_out_in_order(tiny_mnist):
+    root, _, (images, labels, *_) = tiny_mnist
+    dataset = load("mnist", root=str(root), scaling="unit", validation_fraction=None)
+    first, last = 3, 33  # of 40
+    for split, rows in ((dataset.train, slice(first, last)), (dataset.validation, slice(last, None))):
+        assert split.labels.tolist() == labels[rows].tolist()
+        np.testing.assert_allclose(split.inputs[:, 0] * 255, images[rows], rtol=1e-6)
+    train, validation = data_module.split_indices(60_000, None)  # MNIST, as SOM-VAE's code has it
+    assert (train[0], train[-1], validation[0], validation[-1]) == (5_000, 49_999, 50_000, 59_999)
+
+
 def test_training_and_validation_equal_the_originals_split(tiny_mnist):
     root, _, (images, labels, test_images, test_labels) = tiny_mnist
     dataset = load("mnist", root=str(root), scaling="unit", validation_fraction=0.25)

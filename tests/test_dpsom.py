@@ -1,24 +1,19 @@
 """The DPSOM experiment from its command line to its record."""
 
-import contextlib
-import io
-import json
 import math
-import shlex
-import signal
 import socket
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from experiments import dpsom
 from experiments.ingredients import compute, evaluation
-from experiments.launch import launch
 from models import networks
 from models.assignment import target_distribution
 
+import command_line
 import pytest
 import torch
-from sacred import SETTINGS
+from command_line import strict_json
 
 CONFIGS = sorted(path.stem for path in (Path(__file__).parents[1] / "configs" / "dpsom").glob("*.yaml"))
 EPOCHS = "training.pretrain_epochs=1 training.som_epochs=1 training.joint_epochs=1"
@@ -27,53 +22,15 @@ CLUSTERING = {"nmi_geometric", "nmi_arithmetic", "ami", "ari", "purity", "accura
 TOPOLOGY = {"quantization_error", "topographic_error", "topographic_error_4", "trustworthiness", "continuity"}
 PICTURES = {"decoded_map", "hit_map", "label_map", "u_matrix", "nearest_samples", "reconstructions"}
 
+run = partial(command_line.run, dpsom.ex)
+
 
 @pytest.fixture(scope="module", autouse=True)
-def surroundings():
-    """Narrow networks, one thread, nothing captured by Sacred, signal handlers put back afterwards."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+def narrow_networks(in_process):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(networks, "DENSE_WIDTHS", (8, 8, 16))
         patch.setattr(networks, "CONV_CHANNELS", (2, 2, 4, 4))
-        patch.setitem(SETTINGS, "CAPTURE_MODE", "no")
         yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-
-
-def strict_json(text):
-    def refuse(constant):
-        raise ValueError(f"{constant} is not JSON")
-
-    return json.loads(text, parse_constant=refuse)
-
-
-@dataclass
-class Finished:
-    status: int
-    output: str
-    errors: str
-    folder: Path
-
-    @property
-    def record(self):
-        return strict_json((self.folder / "record.json").read_text())
-
-    @property
-    def metrics(self):
-        return self.record["metrics"]
-
-
-def run(runs_dir, arguments, device="cpu", tensorboard=False):
-    """`python experiments/dpsom.py with ARGUMENTS` in this process."""
-    settings = (
-        f"compute.threads=1 compute.device={device} tracking.runs_dir={runs_dir} tracking.tensorboard={tensorboard}"
-    )
-    command = ["experiments/dpsom.py", "with", *shlex.split(arguments), *settings.split()]
-    output, errors = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors), pytest.raises(SystemExit) as stop:
-        launch(dpsom.ex, command)
-    return Finished(stop.value.code or 0, output.getvalue(), errors.getvalue(), runs_dir / "dpsom" / "1")
 
 
 @pytest.fixture(scope="module")
@@ -245,15 +202,6 @@ def test_a_collapsed_map_stops_the_run(tmp_path, monkeypatch):
 
 
 # The configuration
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-def test_every_config_resolves(capsys, name):
-    with pytest.raises(SystemExit) as stop:
-        launch(dpsom.ex, ["experiments/dpsom.py", "print_config", "with", name])
-    output = capsys.readouterr()
-    assert not stop.value.code, output.err
-    assert "map_size" in output.out
 
 
 def test_the_published_settings_are_all_there():

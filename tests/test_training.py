@@ -180,6 +180,26 @@ def test_the_seed_decides_the_order(trainer):
     assert orders[0] == orders[1] != orders[2]
 
 
+def test_all_losses_of_a_step_see_what_prepare_made_of_the_batch(trainer):
+    first, second = Spy(), Spy()
+    made_of = []
+
+    def prepare(inputs, twice):
+        made_of.append((inputs.tolist(), twice.tolist()))
+        return {"inputs": inputs + torch.rand(1)}
+
+    updates = (Update(first, (0.1,)), Update(second, (0.1,)))
+    phase = Phase("one", 1, updates, lambda: {"twice": 2 * torch.arange(10.0)}, prepare)
+    run(trainer([phase]), first, second)
+    assert len(made_of) == 3
+    assert all(twice == [2 * value for value in inputs] for inputs, twice in made_of)
+    assert first.batches == second.batches
+    assert first.columns == [{}] * 3
+    for (inputs, _), seen in zip(made_of, first.batches, strict=True):
+        assert len({round(after - before, 5) for before, after in zip(inputs, seen, strict=True)}) == 1
+        assert seen != inputs
+
+
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_columns_are_made_every_epoch_and_follow_their_samples(trainer, shuffle):
     made = []

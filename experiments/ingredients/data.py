@@ -28,6 +28,7 @@ from torch.nn import functional
 
 PROJECT_FOLDER = Path(__file__).resolve().parents[2]
 SPLIT_SEED = 42  # ratschlab/dpsom: train_test_split(..., random_state=42), whatever the seed of the run
+UNUSED_FRACTION, LAST_FRACTION = 1 / 12, 1 / 6  # ratschlab/SOM-VAE: MNIST's first 5,000 images and its last 10,000
 DIGITS_TEST_FRACTION = 0.2  # scikit-learn's digits come without a test set
 SCALINGS = ("per_image_max", "unit")
 DOWNLOAD_TIMEOUT = 30.0  # seconds without an answer; torchvision itself would wait for ever
@@ -38,7 +39,7 @@ data.add_config(
         "name": "digits",  # data set: digits (bundled with scikit-learn), mnist, fmnist or square (generated)
         "root": "data",  # folder of the downloaded files; a relative path starts at the project folder
         "scaling": "per_image_max",  # each image by its own maximum (as the originals); unit: all by 255 (digits: 16)
-        "validation_fraction": 0.15,  # share of the training set that is held out for validation
+        "validation_fraction": 0.15,  # share of the training set held out at random; None: its last sixth, as SOM-VAE
         "image_size": None,  # height and width to resize to, bilinearly; None keeps the set's own
         "limit": None,  # use only the first so many samples of each split; None uses all
     }
@@ -105,15 +106,15 @@ def load_dataset(
     name: str,
     root: str,
     scaling: str,
-    validation_fraction: float,
+    validation_fraction: float | None,
     image_size: int | None,
     limit: int | None,
 ) -> Dataset:
     """Read, check, split and scale the configured data set; all tensors on the CPU.
 
     Within a run Sacred fills in the arguments from the config `data`. The test set is the published one (digits: a
-    fixed fifth); validation is taken from the training set as ratschlab/dpsom does: MNIST gives 51,000 / 9,000 /
-    10,000 samples.
+    fixed fifth); validation is taken from the training set as ratschlab/dpsom does (MNIST gives 51,000 / 9,000 / 10,000
+    samples) or, without a fraction, as ratschlab/SOM-VAE does (45,000 / 10,000 / 10,000).
 
     Raises:
         UserError: a split that is too small; files that cannot be read or downloaded, or are not the original ones.
@@ -138,8 +139,14 @@ def load_dataset(
     )
 
 
-def split_indices(size: int, held_out_fraction: float) -> tuple[np.ndarray, np.ndarray]:
-    """Indices to keep and to hold out, shuffled as the originals' `train_test_split(..., random_state=42)` does."""
+def split_indices(size: int, held_out_fraction: float | None) -> tuple[np.ndarray, np.ndarray]:
+    """Indices to keep and to hold out, shuffled as DPSOM's `train_test_split(..., random_state=42)` does.
+
+    Without a fraction as in SOM-VAE, in order: the first twelfth is in neither, the last sixth is held out.
+    """
+    if held_out_fraction is None:
+        first, last = round(size * UNUSED_FRACTION), size - round(size * LAST_FRACTION)
+        return np.arange(first, last), np.arange(last, size)
     kept, held_out = train_test_split(np.arange(size), test_size=held_out_fraction, random_state=SPLIT_SEED)
     return kept, held_out
 
@@ -241,7 +248,7 @@ RULES = {
     "data.name": one_of(*READERS),
     "data.root": text,
     "data.scaling": one_of(*SCALINGS),
-    "data.validation_fraction": between(0, 1),
+    "data.validation_fraction": optional(between(0, 1)),
     "data.image_size": optional(at_least(1)),
     "data.limit": optional(at_least(1)),
 }

@@ -31,11 +31,16 @@ PROJECTED_SAMPLES = 2000
 
 
 @torch.no_grad()
-def in_chunks(model: torch.nn.Module, function: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
-    """`function` of `inputs` `[N, ...]`, computed in evaluation mode and in chunks of the batch dimension."""
+def in_chunks(
+    model: torch.nn.Module, function: Callable[[Tensor], Tensor], inputs: Tensor, size: int | None = None
+) -> Tensor:
+    """`function` of `inputs` `[N, ...]`, computed in evaluation mode and in chunks of the batch dimension.
+
+    A smaller `size` is for networks whose feature maps would not fit into memory.
+    """
     model.eval()
     with autocast(device_type=inputs.device.type):
-        return torch.cat([function(chunk).float() for chunk in inputs.split(CHUNK)])
+        return torch.cat([function(chunk).float() for chunk in inputs.split(size or CHUNK)])
 
 
 @evaluation.capture

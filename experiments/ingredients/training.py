@@ -79,12 +79,14 @@ class Phase:
         epochs: passes over the training set.
         updates: optimiser steps per batch, in order.
         columns: called at the start of every epoch; returns further per-sample tensors `[N, ...]` that the losses take.
+        prepare: called once per step with the batch's columns by name; returns what all its losses take instead.
     """
 
     name: str
     epochs: int
     updates: tuple[Update, ...]
     columns: Callable[[], dict[str, Tensor]] | None = None
+    prepare: Callable[..., dict[str, Tensor]] | None = None
 
 
 @dataclass
@@ -194,7 +196,7 @@ class Trainer:
         ]
         self.model.train()
         while self.epoch.step < self.steps_per_epoch:
-            self._train_step(losses, rates, scheduled)
+            self._train_step(phase, losses, rates, scheduled)
             if self.signals.received is not None and self.epoch.step < self.steps_per_epoch:
                 self._add_seconds(phase.name, time.perf_counter() - start)
                 self._stop()
@@ -209,9 +211,13 @@ class Trainer:
         self._save()
         self.signals.deliver()
 
-    def _train_step(self, losses: list[Callable[..., Terms]], rates: list[float], scheduled: list[Terms]) -> None:
+    def _train_step(
+        self, phase: Phase, losses: list[Callable[..., Terms]], rates: list[float], scheduled: list[Terms]
+    ) -> None:
         epoch, progress = self.epoch, self.progress
         batch = self._batch()
+        if phase.prepare:
+            batch = phase.prepare(**batch)
         for loss, rate, values in zip(losses, rates, scheduled, strict=True):
             with autocast(device_type=self.inputs.device.type):
                 terms = loss(**batch, **values)

@@ -1,0 +1,215 @@
+"""SOM-VAE: train an autoencoder and the self-organising map in its latent space together, in one phase.
+
+    python experiments/somvae.py with mnist
+    python experiments/somvae.py with mnist_series seed=3 model.map_size='[4, 12]'
+
+Source: Fortuin et al., "SOM-VAE: Interpretable Discrete Representation Learning on Time Series", ICLR 2019, and its
+code, ratschlab/SOM-VAE. The `*_faithful` configs compute what that code computes.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from experiments.configuration import at_least, one_of, optional, positive, text
+from experiments.errors import UserError
+from experiments.ingredients import compute as computing
+from experiments.ingredients import data as datasets
+from experiments.ingredients import evaluation as evaluating
+from experiments.ingredients import series as serial
+from experiments.ingredients import tracking as trackers
+from experiments.ingredients import training as trainer
+from experiments.ingredients.compute import compute, prepare
+from experiments.ingredients.data import Dataset, Split, data, load_dataset
+from experiments.ingredients.evaluation import (
+    SHOWN_RECONSTRUCTIONS,
+    draw_map,
+    evaluated_part,
+    evaluated_while_training,
+    evaluation,
+    in_chunks,
+    map_metrics,
+    squared_error,
+    with_prefix,
+)
+from experiments.ingredients.record import Provenance, json_numbers, write_record
+from experiments.ingredients.series import sequences, series
+from experiments.ingredients.tracking import Tracker, tracking
+from experiments.ingredients.training import Phase, Trainer, Update, training_ingredient
+from experiments.launch import launch
+from experiments.registration import register
+from models.grid import Grid
+from models.somvae import SOMVAE, LossWeights
+
+import torch
+from sacred import Experiment
+from torch import Tensor
+
+training = training_ingredient(
+    joint_epochs=20,  # of everything together
+    transition_learning_rate=0.05,  # of the second step per batch, which trains the transitions alone
+)
+ex = Experiment("somvae", ingredients=[data, series, compute, training, evaluation, tracking], save_git_info=False)
+ex.add_config(
+    seed=0,
+    resume=None,  # folder of an interrupted run to continue
+    model=dict(
+        network="conv",  # conv or dense
+        latent_dim=64,
+        map_size=[8, 8],  # rows, columns
+        torus=False,  # opposite edges of the map touch
+        gradients="full",  # how reconstruction trains the latents: full, straight_through (gradcopy) or none (no_grads)
+    ),
+    loss=dict(
+        alpha=1.0,  # weighs the commitment of latents and centroids to each other
+        beta=0.9,  # weighs the neighbourhood of the map
+        gamma=0.0,  # weighs the likelihood of the transitions; above 0 they have a second step per batch
+        tau=0.0,  # weighs the smoothness of sequences
+        gamma_twice=False,  # the original multiplies the transitions by gamma once more in the joint loss
+    ),
+)
+CHUNK = 200  # images evaluated at once: 256 feature maps of 28 x 28 take 160 MB
+
+weight = at_least(0.0)
+register(
+    ex,
+    {
+        "seed": at_least(0),
+        "resume": optional(text),
+        "model.network": one_of("conv", "dense"),
+        "model.latent_dim": at_least(1),
+        "model.map_size": at_least(1),
+        "model.gradients": one_of("full", "straight_through", "none"),
+        "loss.alpha": weight,
+        "loss.beta": weight,
+        "loss.gamma": weight,
+        "loss.tau": weight,
+        "training.joint_epochs": at_least(0),
+        "training.transition_learning_rate": positive,
+    }
+    | computing.RULES
+    | datasets.RULES
+    | serial.RULES
+    | trainer.RULES
+    | evaluating.RULES
+    | trackers.RULES,
+)
+
+
+def build(model: dict[str, Any], loss: dict[str, Any], train: Split) -> SOMVAE:
+    """The model of a configuration for a training set.
+
+    Raises:
+        UserError: images that do not fit the network, or more units than images.
+    """
+    options = {key: value for key, value in model.items() if key not in ("map_size", "torus")}
+    grid = Grid(*model["map_size"], torus=model["torus"])
+    if grid.size > len(train):
+        raise UserError(f"model.map_size={model['map_size']} has more units than the {len(train)} samples: lower it")
+    try:
+        return SOMVAE(tuple(train.inputs.shape[1:]), grid, weights=LossWeights(**loss), **options)
+    except ValueError as error:
+        raise UserError(f"{error}: change data.image_size or use model.network=dense") from error
+
+
+def phases(
+    somvae: SOMVAE,
+    labels: Tensor,
+    sequence: Callable[..., dict[str, Tensor]] | None,
+    training: dict[str, Any],
+) -> list[Phase]:
+    """The only phase of the paper, on images or on sequences.
+
+    Raises:
+        UserError: transitions between images that have no order.
+    """
+    if somvae.weights.temporal and not sequence:
+        raise UserError("loss.gamma and loss.tau need an order in time: use series.enabled=True, or set both to 0")
+    updates = [Update(somvae.joint_loss, (training["learning_rate"],))]
+    if somvae.weights.gamma > 0:
+        updates.append(Update(somvae.transition_loss, (training["transition_learning_rate"],)))
+    columns = (lambda: {"labels": labels}) if sequence else None
+    return [Phase("joint", training["joint_epochs"], tuple(updates), columns, sequence)]
+
+
+def latents_of(somvae: SOMVAE, inputs: Tensor) -> Tensor:
+    """Latents `[N, D]` of images."""
+    return in_chunks(somvae, somvae.encode, inputs, CHUNK)
+
+
+def reconstructed(somvae: SOMVAE, inputs: Tensor) -> Tensor:
+    """Images as the map sees them: decoded from the nearest centroid of each."""
+    return somvae.decode(somvae.quantize(somvae.encode(inputs)))
+
+
+def curve(somvae: SOMVAE, parts: dict[str, Split]) -> Callable[[Phase, int], dict[str, float]]:
+    """What the trainer calls after every epoch; it raises UserError when one unit holds all samples at the end."""
+
+    def evaluate(phase: Phase, epoch: int) -> dict[str, float]:
+        metrics: dict[str, float] = {}
+        for name, split in evaluated_while_training(epoch, phase.epochs, parts).items():
+            latents = latents_of(somvae, split.inputs)
+            found = map_metrics(latents, split.labels, somvae.centroids, somvae.grid, topology=False)
+            metrics |= with_prefix(name, found)
+        collapsed = epoch == phase.epochs and somvae.grid.size > 1 and metrics["validation/used_units"] == 1
+        if collapsed and somvae.gradients != "none":  # without gradients collapse is the result, and published
+            raise UserError("the map collapsed: one unit holds every validation sample; lower training.learning_rate")
+        return metrics
+
+    return evaluate
+
+
+def final_metrics(somvae: SOMVAE, split: Split) -> dict[str, float]:
+    """All metrics of a split: clustering, topology, reconstruction."""
+    latents = latents_of(somvae, split.inputs)
+    errors = in_chunks(somvae, lambda chunk: squared_error(chunk, reconstructed(somvae, chunk)), split.inputs, CHUNK)
+    metrics = map_metrics(latents, split.labels, somvae.centroids, somvae.grid, topology=True)
+    return metrics | {"reconstruction_error": errors.mean().item()}
+
+
+def draw(tracker: Tracker, somvae: SOMVAE, dataset: Dataset, step: int) -> None:
+    """Pictures of the map over the validation split."""
+    split = dataset.validation
+    shown = split.inputs[:SHOWN_RECONSTRUCTIONS]
+    draw_map(
+        tracker,
+        split,
+        dataset.classes,
+        somvae.grid,
+        latents=latents_of(somvae, split.inputs),
+        centroids=somvae.centroids,
+        decoded_centroids=in_chunks(somvae, somvae.decode, somvae.centroids.detach()),
+        reconstructed=in_chunks(somvae, lambda chunk: reconstructed(somvae, chunk), shown),
+        step=step,
+    )
+
+
+@ex.main
+def main(_run, _config, seed, model, loss, training) -> dict[str, float | None]:
+    provenance = Provenance.now()
+    device = prepare()
+    torch.manual_seed(seed)
+    dataset = load_dataset().to(device)
+    train = dataset.train
+    somvae = build(model, loss, train).to(device)
+    stages = phases(somvae, train.labels, sequences(train, len(dataset.classes), training["batch_size"]), training)
+    parts = {
+        name: evaluated_part(split, training["batch_size"])
+        for name, split in (("validation", dataset.validation), ("test", dataset.test))
+    }
+    with Tracker(_run) as tracker:
+        progress = Trainer(somvae, stages, train.inputs, tracker, curve(somvae, parts), _config).run()
+        metrics: dict[str, float] = {}
+        for name, part in parts.items():
+            metrics |= with_prefix(name, final_metrics(somvae, part))
+        step = sum(phase.epochs for phase in stages)
+        tracker.scalars(metrics, step)
+        draw(tracker, somvae, dataset, step)
+        tracker.hparams(_config, metrics)
+        write_record(tracker.folder, ex.path, _config, metrics, progress, provenance, device, dataset.checksum)
+    print(f"result: {json.dumps(json_numbers(metrics))}")
+    return json_numbers(metrics)
+
+
+if __name__ == "__main__":
+    launch(ex)

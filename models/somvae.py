@@ -1,0 +1,167 @@
+"""SOM-VAE: an autoencoder whose latents are quantised to the units of a self-organising map, with a Markov model on it.
+
+Source: Fortuin, Hüser, Locatello, Strathmann, Rätsch, "SOM-VAE: Interpretable Discrete Representation Learning on Time
+Series", ICLR 2019, sections 2.1 to 2.3, and its code, ratschlab/SOM-VAE. Despite its name it is deterministic.
+
+All losses are means over every element. With latents `z = encoder(x)`, winner `k = argmin_j ||z - e_j||^2`:
+
+    reconstruction = MSE(x, decoder_q(e_k)) + MSE(x, decoder_e(z))
+    commitment     = mean (z - e_k)^2
+    som            = mean over k and its four neighbours n of (sg[z] - e_n)^2; beyond the edge e_n = 0
+    transition     = -mean_t log P[k_(t-1), k_t]
+    smoothness     = mean_(t, j) P[k_(t-1), j] ||z_t - e_j||^2
+    loss           = reconstruction + alpha commitment + beta som + gamma transition + tau smoothness
+"""
+
+from dataclasses import dataclass
+
+from models import assignment, networks
+from models.grid import Grid
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+NETWORKS = {
+    "conv": (networks.somvae_conv_encoder, networks.somvae_conv_decoder),
+    "dense": (networks.somvae_dense_encoder, networks.somvae_dense_decoder),
+}
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the joint loss; the names are the paper's."""
+
+    alpha: float
+    """commitment of latents and centroids to each other"""
+    beta: float
+    """neighbourhood of the map"""
+    gamma: float
+    """negative log likelihood of the transitions"""
+    tau: float
+    """smoothness: expected distance to where the transitions lead"""
+    gamma_twice: bool = False
+    """the original multiplies the transitions of the joint loss by gamma once more"""
+
+    @property
+    def temporal(self) -> bool:
+        """Whether the order of the samples matters."""
+        return self.gamma > 0 or self.tau > 0
+
+
+class SOMVAE(nn.Module):
+    """Encoder, decoders, `K = height * width` centroids in the latent space, and `[K, K]` transition logits.
+
+    How the reconstruction trains the latents (`gradients`):
+
+    - `full`: two decoders. The one that sees the centroid trains the centroid, the one that sees the latent trains the
+      encoder.
+    - `straight_through` (the paper's gradcopy): one decoder, whose gradient with respect to the centroid is given to
+      the latent instead, as in VQ-VAE.
+    - `none` (the paper's no_grads): one decoder, which trains the centroid; the encoder learns nothing of the pictures.
+
+    Args:
+        input_shape: of one sample, `(C, H, W)`, values in [0, 1].
+        grid: the map's geometry.
+        latent_dim: D.
+        network: `conv` or `dense`.
+        gradients: see above.
+        weights: of the loss terms.
+
+    Raises:
+        ValueError: an image whose sides are no multiples of four, with `network=conv`.
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, int, int],
+        grid: Grid,
+        *,
+        latent_dim: int,
+        network: str,
+        gradients: str,
+        weights: LossWeights,
+    ) -> None:
+        super().__init__()
+        encoder, decoder = NETWORKS[network]
+        self.grid = grid
+        self.gradients = gradients
+        self.weights = weights
+        self.encoder = encoder(input_shape, latent_dim)
+        self.decoder_q = decoder(latent_dim, input_shape)
+        self.decoder_e = decoder(latent_dim, input_shape) if gradients == "full" else None
+        centroids = torch.empty(grid.size, latent_dim)
+        self.centroids = nn.Parameter(nn.init.trunc_normal_(centroids, std=0.05, a=-0.1, b=0.1))
+        self.transition_logits = nn.Parameter(torch.zeros(grid.size, grid.size))
+        self.register_buffer("neighbours", grid.neighbours, persistent=False)
+
+    def encode(self, inputs: Tensor) -> Tensor:
+        """Latents `[B, D]` of samples `[B, C, H, W]`."""
+        return self.encoder(inputs).float()
+
+    def distances(self, latents: Tensor) -> Tensor:
+        """Squared distances `[B, K]` of latents `[B, D]` to the centroids."""
+        return assignment.squared_distances(latents, self.centroids)
+
+    def quantize(self, latents: Tensor) -> Tensor:
+        """The nearest centroid `[B, D]` of each latent `[B, D]`."""
+        return self.centroids[self.distances(latents).argmin(dim=1)]
+
+    def decode(self, quantized: Tensor) -> Tensor:
+        """Samples `[B, C, H, W]` in [0, 1] of centroids `[B, D]`."""
+        return self.decoder_q(quantized).float().sigmoid()
+
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """Samples `[B, C, H, W]` in [0, 1] of latents `[B, D]`, by the second decoder."""
+        return self.decoder_e(latents).float().sigmoid()
+
+    def transition_probabilities(self) -> Tensor:
+        """P `[K, K]`: row i holds the probabilities of the units that may follow unit i."""
+        return self.transition_logits.softmax(dim=1)
+
+    def joint_loss(self, inputs: Tensor) -> dict[str, Tensor]:
+        """Everything; where transitions have a weight, `inputs` `[T, C, H, W]` are one sequence in its order."""
+        weights = self.weights
+        latents = self.encode(inputs)
+        distances = self.distances(latents)
+        winners = distances.argmin(dim=1)
+        quantized = self.centroids[winners]
+        reconstruction = self.reconstruction_terms(inputs, latents, quantized)
+        commitment = F.mse_loss(latents, quantized)
+        som = assignment.neighbourhood_loss(latents.detach(), self.centroids, winners, self.neighbours)
+        loss = sum(reconstruction.values()) + weights.alpha * commitment + weights.beta * som
+        terms = {**reconstruction, "commitment": commitment, "som": som}
+        if weights.temporal:
+            terms["transition"] = self.transition_nll(winners)
+            terms["smoothness"] = self.smoothness(distances, winners)
+            gamma = weights.gamma**2 if weights.gamma_twice else weights.gamma
+            loss = loss + gamma * terms["transition"] + weights.tau * terms["smoothness"]
+        return {"loss": loss, **terms}
+
+    def reconstruction_terms(self, inputs: Tensor, latents: Tensor, quantized: Tensor) -> dict[str, Tensor]:
+        """Mean squared error of each decoder."""
+        if self.gradients == "straight_through":
+            quantized = latents + (quantized - latents).detach()
+        terms = {"reconstruction_q": F.mse_loss(self.decode(quantized), inputs)}
+        if self.decoder_e is not None:
+            terms["reconstruction_e"] = F.mse_loss(self.decode_latents(latents), inputs)
+        return terms
+
+    def transition_loss(self, inputs: Tensor) -> dict[str, Tensor]:
+        """The transitions of one sequence `[T, C, H, W]` alone: the networks and the centroids stay."""
+        with torch.no_grad():
+            winners = self.distances(self.encode(inputs)).argmin(dim=1)
+        return {"loss": self.weights.gamma * self.transition_nll(winners)}
+
+    def transition_nll(self, winners: Tensor) -> Tensor:
+        """Mean negative log probability of the winners `[T]`, each given its predecessor."""
+        return F.cross_entropy(self.transition_logits[predecessors(winners)], winners)
+
+    def smoothness(self, distances: Tensor, winners: Tensor) -> Tensor:
+        """Mean of `P[k_(t-1), j] d_tj` for squared distances `[T, K]` and winners `[T]`."""
+        return (self.transition_logits[predecessors(winners)].softmax(dim=1) * distances).mean()
+
+
+def predecessors(winners: Tensor) -> Tensor:
+    """The winner one step before each of a sequence's winners `[T]`; the first precedes itself."""
+    return torch.cat([winners[:1], winners[:-1]])
