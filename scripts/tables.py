@@ -80,7 +80,7 @@ class Row:
 class Table:
     """One table.
 
-    labels: headings of the first columns; metrics: heading by `<metric>` (parity) or `<split>/<metric>` (ablation);
+    labels: headings of the first columns; metrics: heading by `<metric>` or, for an ablation, `<split>/<metric>`;
     base: what the rows of an ablation are compared with.
     """
 
@@ -508,24 +508,33 @@ TOPOLOGY = {
     "continuity": "continuity",
     "reconstruction_error": "reconstruction error",
 }
-LARGE = ("used_units", "quantization_error", "reconstruction_error")
+
+
+def metric_cells(row: Row, metrics: dict[str, str], results: Results) -> list[str]:
+    """The row's labels, its number of seeds and its mean of each metric on the test split."""
+    means = [
+        mean_cell(results.summary(row.runs, f"test/{metric}"), decimals=1 if metric == "used_units" else 3)
+        for metric in metrics
+    ]
+    return [*row.labels, count_cell(len(results.of(row.runs)), results.dirty(row.runs)), *means]
 
 
 def render_metrics(table: Table, results: Results) -> Rendered:
-    """Every metric of every config on the test split; the CSV has the validation split as well."""
-    blocks, values = [], []
-    for title, metrics in (("Clustering, test split", CLUSTERING), ("Map and reconstruction, test split", TOPOLOGY)):
-        rows = []
-        for row in table.rows:
-            cells = [count_cell(len(results.of(row.runs)), results.dirty(row.runs))]
-            for metric in metrics:
-                summary = results.summary(row.runs, f"test/{metric}")
-                cells.append(mean_cell(summary, decimals=2 if metric in LARGE else 3))
-                for split in ("validation", "test"):
-                    identity = {"config": row.runs.config_name, "metric": metric, "split": split}
-                    values.append(identity | summary_values(results.summary(row.runs, f"{split}/{metric}")))
-            rows.append([*row.labels, *cells])
-        blocks += [f"## {title}", markdown_table([*table.labels, "n", *metrics.values()], rows)]
+    """Every metric of every config on the test split, the table's own first; the CSV has the validation split too."""
+    sections = {"Clustering, test split": CLUSTERING, "Map and reconstruction, test split": TOPOLOGY}
+    if table.metrics:
+        sections = {"In short, test split": table.metrics} | sections
+    blocks = []
+    for title, metrics in sections.items():
+        head = [*table.labels, "n", *metrics.values()]
+        blocks += [f"## {title}", markdown_table(head, [metric_cells(row, metrics, results) for row in table.rows])]
+    values = [
+        {"config": runs.config_name, "metric": metric, "split": split}
+        | summary_values(results.summary(runs, f"{split}/{metric}"))
+        for metric in CLUSTERING | TOPOLOGY
+        for runs in table.runs()
+        for split in ("validation", "test")
+    ]
     return Rendered([*blocks, *provenance(table.runs(), results)], blocks[1], values)
 
 
@@ -625,6 +634,16 @@ DIFFERENCES = (
     "**undecided**: neither, or a single run. ± is the standard error over n seeds; minutes are one run's."
 )
 
+TOPOGRAPHY = {
+    "square": "points of a square",
+    "digits": "digits",
+    "mnist": "MNIST",
+    "fmnist": "Fashion-MNIST",
+    "as_posted": "digits, 20 × 20, as posted",
+    "as_posted_long": "the same, ten times as long",
+    "as_posted_corrected": "the same map, σ shrinks, Adam",
+}
+
 TABLES: dict[str, Table] = {
     "dpsom_parity": Table(
         title="DPSOM: parity with TensorFlow and with the Torch port",
@@ -679,6 +698,24 @@ TABLES: dict[str, Table] = {
         metrics=VALIDATION | {"test/nmi_geometric": "NMI (geometric), test", "test/purity": "purity, test"},
         base=DPSOM["mnist"],
         rows=(Row((), dpsom("mnist_fp32", ((3, 4),), 45)),),
+    ),
+    "topography": Table(
+        title="Topography: a map trained by its loss",
+        reading=(
+            "Maps of the pixels themselves, 8 × 8 units unless the row says otherwise. Mean ± standard error over n "
+            "seeds on the test images; the CSV file has the validation split too. The topographic error counts a "
+            "second winner outside the 8 (or 4) units around the first. The square's classes are its quadrants. An "
+            "empty cell has not been run."
+        ),
+        render=render_metrics,
+        labels=("config", "data and map"),
+        metrics={
+            key: (CLUSTERING | TOPOLOGY)[key]
+            for key in ("quantization_error", "topographic_error", "topographic_error_4", "nmi_geometric", "purity")
+        },
+        rows=tuple(
+            Row((f"`{name}`", title), Runs("topography", name, ((5, 1),), 1)) for name, title in TOPOGRAPHY.items()
+        ),
     ),
     "parity_golden": Table(
         title="Parity with the originals' golden numbers",
