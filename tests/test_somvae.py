@@ -364,4 +364,5 @@ def test_a_resumed_run_keeps_its_map(fast, tmp_path):
 def test_the_published_settings_are_all_there():
     static = {f"{data}{units}" for data in ("mnist", "fmnist") for units in ("", "_k64")}
     series = {"mnist_series", "fmnist_series", "mnist_series_no_transitions", "mnist_faithful"}
-    assert static | series | {"mnist_gradcopy", "mnist_no_grads", "digits", "fast"} == CONFIGS
+    others = {"mnist_gradcopy", "mnist_no_grads", "mnist_vqvae", "fmnist_vqvae", "digits", "fast"}
+    assert static | series | others == CONFIGS
