@@ -54,7 +54,7 @@ ex.add_config(
     seed=0,
     resume=None,  # folder of an interrupted run to continue
     model=dict(
-        network="conv",  # conv or dense
+        network="conv",  # conv, dense or identity (the paper's GB-SOM: a map of the pixels, trained by gradients)
         latent_dim=64,
         map_size=[8, 8],  # rows, columns
         torus=False,  # opposite edges of the map touch
@@ -76,7 +76,7 @@ register(
     {
         "seed": at_least(0),
         "resume": optional(text),
-        "model.network": one_of("conv", "dense"),
+        "model.network": one_of("conv", "dense", "identity"),
         "model.latent_dim": at_least(1),
         "model.map_size": at_least(1),
         "model.gradients": one_of("full", "straight_through", "none"),
@@ -109,7 +109,7 @@ def build(model: dict[str, Any], loss: dict[str, Any], train: Split) -> SOMVAE:
     try:
         return SOMVAE(tuple(train.inputs.shape[1:]), grid, weights=LossWeights(**loss), **options)
     except ValueError as error:
-        raise UserError(f"{error}: change data.image_size or use model.network=dense") from error
+        raise UserError(f"{error}: change data.image_size, model.latent_dim or model.network") from error
 
 
 def phases(

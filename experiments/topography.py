@@ -2,14 +2,12 @@
 
     python experiments/topography.py with mnist
     python experiments/topography.py with digits training.sigma='[5.0, 5.0]'
-    python experiments/topography.py minisom with mnist
 
-The second command shows what a neighbourhood that never shrinks costs; the third trains the package minisom on the same
-data and grid, one sample at a time, and prints the same metrics.
+The second command shows what a neighbourhood that never shrinks costs. `experiments/baselines.py` trains the package
+MiniSom on the same data.
 """
 
 import json
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -44,7 +42,6 @@ from models.topography import Topography
 
 import numpy as np
 import torch
-from minisom import MiniSom
 from sacred import Experiment
 from torch import Tensor
 
@@ -158,39 +155,6 @@ def draw(tracker: Tracker, topography: Topography, dataset: Dataset, step: int) 
 def evaluated_parts(dataset: Dataset, training: dict[str, Any]) -> dict[str, Split]:
     splits = {"validation": dataset.validation, "test": dataset.test}
     return {name: evaluated_part(split, training["batch_size"]) for name, split in splits.items()}
-
-
-@ex.command(unobserved=True)
-def minisom(seed, model, training) -> dict[str, float | None]:
-    """Train the package minisom instead, on the CPU, and print the same metrics and its seconds; nothing is kept.
-
-    It sees as many samples, on the same grid; its neighbourhood shrinks from the same width to 1, the least that its
-    schedules reach, and its learning rate from 0.5 to 0.
-    """
-    if model["torus"] or model["grid_metric"] != "euclidean":
-        raise UserError(
-            "minisom knows neither a torus nor another metric: model.torus=False model.grid_metric=euclidean"
-        )
-    dataset = load_dataset()
-    topography = build(model, dataset.train.inputs)
-    points = topography.features(dataset.train.inputs).numpy().astype(np.float64)
-    som = MiniSom(
-        *model["map_size"],
-        points.shape[1],
-        sigma=training["sigma"][0],
-        sigma_decay_function="inverse_decay_to_one",
-        learning_rate=0.5,
-        decay_function="linear_decay_to_zero",
-        random_seed=seed,
-    )
-    start = time.perf_counter()
-    som.train(points, training["epochs"] * len(points), random_order=True)
-    seconds = time.perf_counter() - start
-    with torch.no_grad():
-        topography.centroids.copy_(torch.from_numpy(som.get_weights()).flatten(0, 1))
-    metrics = final_metrics(topography, evaluated_parts(dataset, training)) | {"seconds": round(seconds, 3)}
-    print(f"result: {json.dumps(json_numbers(metrics))}")
-    return json_numbers(metrics)
 
 
 @ex.main

@@ -117,6 +117,13 @@ class Shift(nn.Module):
         return inputs + self.offset
 
 
+class Logit(nn.Module):
+    """The inverse of the sigmoid, for values in [0, 1]."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs.logit(eps=1e-6)
+
+
 def dense_encoder(
     input_shape: tuple[int, int, int], outputs: int, normalization: str, dropout: float, before: bool
 ) -> nn.Sequential:
@@ -227,6 +234,18 @@ def somvae_conv_decoder(latent_dim: int, output_shape: tuple[int, int, int]) -> 
         *_wide_convolution(SOMVAE_CHANNELS, channels),
     )
     return network.to(memory_format=torch.channels_last)
+
+
+def identity_encoder(input_shape: tuple[int, ...], latent_dim: int) -> nn.Module:
+    """`[B, ...]` -> `[B, latent_dim]`: the values themselves are the latents."""
+    if latent_dim != math.prod(input_shape):
+        raise ValueError(f"the identity needs as many latents as a sample has values, {math.prod(input_shape)}")
+    return nn.Flatten()
+
+
+def identity_decoder(latent_dim: int, output_shape: tuple[int, ...]) -> nn.Module:
+    """`[B, latent_dim]` -> logits `[B, ...]` of the latents, confined to [0, 1]."""
+    return nn.Sequential(Logit(), nn.Unflatten(1, output_shape))
 
 
 def _wide_convolution(channels_in: int, channels_out: int) -> tuple[nn.Module, nn.Conv2d]:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 NETWORKS = {
     "conv": (networks.somvae_conv_encoder, networks.somvae_conv_decoder),
     "dense": (networks.somvae_dense_encoder, networks.somvae_dense_decoder),
+    "identity": (networks.identity_encoder, networks.identity_decoder),
 }
 
 
@@ -64,12 +65,13 @@ class SOMVAE(nn.Module):
         input_shape: of one sample, `(C, H, W)`, values in [0, 1].
         grid: the map's geometry.
         latent_dim: D.
-        network: `conv` or `dense`.
+        network: `conv`, `dense`, or `identity`: a self-organising map of the values themselves, trained by gradients.
         gradients: see above.
         weights: of the loss terms.
 
     Raises:
-        ValueError: an image whose sides are no multiples of four, with `network=conv`.
+        ValueError: an image whose sides are no multiples of four, with `network=conv`; another number of latents than
+            values, with `network=identity`.
     """
 
     def __init__(

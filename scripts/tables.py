@@ -715,6 +715,17 @@ TABLES: dict[str, Table] = {
         },
         rows=tuple(
             Row((f"`{name}`", title), Runs("topography", name, ((5, 1),), 1)) for name, title in TOPOGRAPHY.items()
+        )
+        + tuple(
+            Row(
+                (f"`{name}_minisom_k64`", f"{TOPOGRAPHY[name]}, MiniSom"),
+                Runs("baselines", f"{name}_minisom_k64", stages, minutes),
+            )
+            for name, stages, minutes in (
+                ("square", ((5, 1),), 1),
+                ("digits", ((5, 1),), 1),
+                ("mnist", ((1, 1), (5, 4)), 6),
+            )
         ),
     ),
     "parity_golden": Table(

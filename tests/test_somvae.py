@@ -143,6 +143,20 @@ def test_losses_equal_plain_loops(torus, gamma_twice):
     assert terms["loss"] == pytest.approx(total, rel=1e-4)
 
 
+def test_a_map_of_the_values_themselves_learns_by_commitment_and_neighbourhood_alone():
+    weights = LossWeights(alpha=1.0, beta=0.9, gamma=0.0, tau=0.0)
+    made = SOMVAE(
+        (1, 4, 8), Grid(2, 3, False), latent_dim=32, network="identity", gradients="straight_through", weights=weights
+    )
+    inputs = images(7)
+    terms = made.joint_loss(inputs)
+    (found,) = torch.autograd.grad(terms["loss"], made.centroids, retain_graph=True)
+    (expected,) = torch.autograd.grad(terms["commitment"] + 0.9 * terms["som"], made.centroids)
+    assert expected.any()
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(made.decode(inputs.flatten(1)), inputs, atol=1e-5, rtol=0)
+
+
 def test_a_map_without_order_pays_for_no_transitions():
     made = model()
     made.weights = LossWeights(alpha=1.0, beta=0.9, gamma=0.0, tau=0.0)
@@ -284,6 +298,7 @@ def test_the_seed_decides_the_numbers(fast, tmp_path):
         STATIC + "model.gradients=none data.validation_fraction=None",
         "series.end=saturated_pixels loss.gamma_twice=True training.shuffle=False evaluation.whole_batches=True",
         "loss.gamma=0.0 training.batch_size=2",
+        STATIC + "model.network=identity model.latent_dim=64 model.gradients=straight_through",
         "loss.tau=0.0 model.map_size='[1, 1]'",
     ],
 )
@@ -302,7 +317,11 @@ def test_models_of_many_kinds(tmp_path, settings):
         ("model.map_size='[20, 20]'", "model.map_size=[20, 20] has more units than the 100 samples: lower it"),
         ("series.enabled=False", "loss.gamma and loss.tau need an order in time: use series.enabled=True, or set both"),
         ("data.limit=10 model.map_size='[2, 2]'", "series.end=next_class needs training images of every class"),
-        ("model.network=conv data.image_size=10", "10 x 10 pixels do not fit: change data.image_size or use model.net"),
+        (
+            "model.network=conv data.image_size=10",
+            "10 x 10 pixels do not fit: change data.image_size, model.latent_dim or",
+        ),
+        ("model.network=identity", "the identity needs as many latents as a sample has values, 64: change"),
         ("training.learning_rate=1e30", "is not finite in joint epoch 1: lower training.learning_rate"),
     ],
 )
@@ -364,4 +383,6 @@ def test_a_resumed_run_keeps_its_map(fast, tmp_path):
 def test_the_published_settings_are_all_there():
     static = {f"{data}{units}" for data in ("mnist", "fmnist") for units in ("", "_k64")}
     series = {"mnist_series", "fmnist_series", "mnist_series_no_transitions", "mnist_faithful"}
-    assert static | series | {"mnist_gradcopy", "mnist_no_grads", "digits", "fast"} == CONFIGS
+    others = {"mnist_gradcopy", "mnist_no_grads", "digits", "fast"}
+    baselines = {f"{data}_{model}" for data in ("mnist", "fmnist") for model in ("vqvae", "gbsom")}
+    assert static | series | others | baselines == CONFIGS

@@ -1,0 +1,143 @@
+"""Baselines of SOM-VAE's paper that work on pixels: k-means (scikit-learn) and a plain self-organising map (MiniSom).
+
+    python experiments/baselines.py with mnist_kmeans
+    python experiments/baselines.py with mnist_minisom seed=3 model.map_size='[8, 8]'
+
+They share data, splits, metrics and records with the models; VQ-VAE is a configuration of SOM-VAE.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+from experiments.configuration import at_least, one_of, positive
+from experiments.errors import UserError
+from experiments.ingredients import compute as computing
+from experiments.ingredients import data as datasets
+from experiments.ingredients import tracking as trackers
+from experiments.ingredients.compute import compute, prepare
+from experiments.ingredients.data import Split, data, load_dataset
+from experiments.ingredients.evaluation import (
+    SHOWN_RECONSTRUCTIONS,
+    draw_map,
+    map_metrics,
+    squared_error,
+    with_prefix,
+)
+from experiments.ingredients.metrics import winners
+from experiments.ingredients.record import Provenance, json_numbers, write_record
+from experiments.ingredients.tracking import Tracker, tracking
+from experiments.ingredients.training import Progress
+from experiments.launch import launch
+from experiments.registration import register
+from models.grid import Grid
+
+import numpy as np
+import torch
+from minisom import MiniSom
+from sacred import Experiment
+from sklearn.cluster import KMeans
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+
+ex = Experiment("baselines", ingredients=[data, compute, tracking], save_git_info=False)
+ex.add_config(
+    seed=0,
+    model=dict(
+        name="kmeans",  # kmeans or minisom
+        map_size=[4, 4],  # rows, columns; k-means takes as many clusters and knows no map
+        restarts=10,  # of k-means, the best of which is kept
+        steps=45000,  # of MiniSom, one random sample each
+        sigma=1.0,  # width of MiniSom's neighbourhood at the start, in units
+        learning_rate=0.5,  # of MiniSom at the start
+    ),
+)
+
+
+def kmeans(samples: np.ndarray, model: dict[str, Any], grid: Grid, seed: int) -> np.ndarray:
+    return KMeans(grid.size, n_init=model["restarts"], random_state=seed).fit(samples).cluster_centers_
+
+
+def minisom(samples: np.ndarray, model: dict[str, Any], grid: Grid, seed: int) -> np.ndarray:
+    rates = dict(sigma=model["sigma"], learning_rate=model["learning_rate"])
+    som = MiniSom(*grid.shape, samples.shape[1], **rates, random_seed=seed)
+    som.random_weights_init(samples)
+    som.train_random(samples, model["steps"])
+    return som.get_weights().reshape(grid.size, -1)
+
+
+METHODS: dict[str, Callable[..., np.ndarray]] = {"kmeans": kmeans, "minisom": minisom}
+"""From samples `[N, D]` to centroids `[K, D]`."""
+
+register(
+    ex,
+    {
+        "seed": at_least(0),
+        "model.name": one_of(*METHODS),
+        "model.map_size": at_least(1),
+        "model.restarts": at_least(1),
+        "model.steps": at_least(1),
+        "model.sigma": positive,
+        "model.learning_rate": positive,
+    }
+    | computing.RULES
+    | datasets.RULES
+    | trackers.RULES,
+)
+
+
+def nearest(centroids: Tensor, inputs: Tensor) -> Tensor:
+    """The centroid `[N, C, H, W]` nearest to each of `inputs`."""
+    units = winners(inputs.flatten(1).numpy(), centroids.numpy())[0]
+    return centroids[torch.from_numpy(units)].view_as(inputs)
+
+
+def final_metrics(centroids: Tensor, split: Split, grid: Grid, has_map: bool) -> dict[str, float]:
+    """Metrics of a split; those of topology only where the method has one."""
+    metrics = map_metrics(split.inputs.flatten(1), split.labels, centroids, grid, topology=has_map)
+    return metrics | {
+        "reconstruction_error": squared_error(split.inputs, nearest(centroids, split.inputs)).mean().item()
+    }
+
+
+@ex.main
+def main(_run, _config, seed, model, compute) -> dict[str, float | None]:
+    provenance = Provenance.now()
+    prepare()
+    dataset = load_dataset()
+    grid = Grid(*model["map_size"], torus=False)
+    samples = dataset.train.inputs.flatten(1).numpy()
+    if grid.size > len(samples):
+        raise UserError(f"model.map_size={model['map_size']} has more units than the {len(samples)} samples: lower it")
+    with Tracker(_run) as tracker:
+        start = time.perf_counter()
+        with threadpool_limits(compute["threads"]):
+            found = METHODS[model["name"]](samples, model, grid, seed)
+        progress = Progress(seconds={"fit": time.perf_counter() - start})
+        centroids = torch.from_numpy(np.asarray(found, np.float32))
+        metrics: dict[str, float] = {}
+        for name, split in (("validation", dataset.validation), ("test", dataset.test)):
+            metrics |= with_prefix(name, final_metrics(centroids, split, grid, has_map=model["name"] != "kmeans"))
+        tracker.scalars(metrics, 1)
+        shown = dataset.validation.inputs[:SHOWN_RECONSTRUCTIONS]
+        draw_map(
+            tracker,
+            dataset.validation,
+            dataset.classes,
+            grid,
+            latents=dataset.validation.inputs.flatten(1),
+            centroids=centroids,
+            decoded_centroids=centroids.view(-1, *shown.shape[1:]),
+            reconstructed=nearest(centroids, shown),
+            step=1,
+        )
+        tracker.hparams(_config, metrics)
+        cpu = torch.device("cpu")
+        write_record(tracker.folder, ex.path, _config, metrics, progress, provenance, cpu, dataset.checksum)
+    print(f"result: {json.dumps(json_numbers(metrics))}")
+    return json_numbers(metrics)
+
+
+if __name__ == "__main__":
+    launch(ex)

@@ -1,0 +1,65 @@
+"""k-means and MiniSom from the command line to the record."""
+
+from functools import partial
+
+from experiments import baselines
+from models.grid import Grid
+
+import command_line
+import numpy as np
+import pytest
+import torch
+from command_line import strict_json
+
+run = partial(command_line.run, baselines.ex)
+SHORT = "data.limit=200 model.steps=500 model.restarts=2 model.map_size='[2, 4]'"
+PICTURES = {"decoded_map", "hit_map", "label_map", "u_matrix", "nearest_samples", "reconstructions"}
+pytestmark = pytest.mark.usefixtures("in_process")
+
+
+def corners():
+    """Three samples near each corner of a square."""
+    centres = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32)
+    return centres, np.repeat(centres, 3, axis=0) + np.tile([[-0.01], [0.0], [0.01]], (4, 1)).astype(np.float32)
+
+
+def test_kmeans_finds_the_clusters():
+    centres, samples = corners()
+    found = baselines.kmeans(samples, {"restarts": 5}, Grid(2, 2, torus=False), seed=0)
+    np.testing.assert_allclose(found[np.lexsort(found.round().T[::-1])], centres, atol=1e-5)
+
+
+def test_minisom_keeps_neighbours_together():
+    """Units are in the order of the grid: those at opposite corners of the map are furthest apart."""
+    grid = Grid(2, 2, torus=False)
+    model = {"sigma": 0.7, "learning_rate": 0.5, "steps": 3000}
+    found = torch.from_numpy(baselines.minisom(corners()[1], model, grid, seed=0))
+    between = torch.cdist(found, found)
+    assert between[grid.distances() == 2].min() > between[grid.distances() == 1].max()
+
+
+def test_the_nearest_centroid_is_the_reconstruction():
+    centroids = torch.tensor([[0.0, 0.0], [1.0, 1.0]])
+    inputs = torch.tensor([[0.9, 0.8], [0.1, 0.0]]).view(2, 1, 1, 2)
+    assert baselines.nearest(centroids, inputs).flatten(1).tolist() == [[1.0, 1.0], [0.0, 0.0]]
+
+
+@pytest.mark.parametrize("name", ["kmeans", "minisom"])
+def test_a_run_leaves_its_result_its_record_and_its_pictures(tmp_path, name):
+    finished = run(tmp_path / "first", f"digits_{name} {SHORT}")
+    assert finished.status == 0, finished.errors
+    assert strict_json(finished.output.splitlines()[-1].removeprefix("result: ")) == finished.metrics
+    assert finished.metrics["test/purity"] > 0.3
+    assert ("test/topographic_error" in finished.metrics) == (name == "minisom")
+    assert set(finished.record["seconds"]) == {"fit"}
+    assert {path.stem for path in (finished.folder / "figures").glob("*.png")} == PICTURES
+    assert run(tmp_path / "same", f"digits_{name} {SHORT}").metrics == finished.metrics
+    assert run(tmp_path / "other", f"digits_{name} seed=1 {SHORT}").metrics != finished.metrics
+
+
+def test_more_units_than_samples_are_one_line(tmp_path):
+    finished = run(tmp_path, "digits_kmeans data.limit=20 model.map_size='[5, 5]'")
+    assert finished.status == 2
+    assert finished.errors.splitlines()[-1] == (
+        "error: model.map_size=[5, 5] has more units than the 20 samples: lower it"
+    )
