@@ -1,8 +1,8 @@
-"""Gaussian posteriors of a variational autoencoder, read directly from the packed outputs of an encoder head.
+"""Gaussians of a variational autoencoder, read directly from the packed outputs of a network.
 
-Both classes have one interface: `parameters` [B, P] -> reparameterised sample [B, L] and KL divergence to N(0, I) [B].
-The first L columns of `parameters` are the mean, the next L the raw diagonal of the scale (softplus makes it positive),
-and `PosteriorFull` then has the L (L - 1) / 2 entries of its Cholesky factor strictly below the diagonal.
+Both posteriors have one interface: `parameters` [B, P] -> reparameterised sample [B, L] and KL divergence to N(0, I)
+[B]. The first L columns of `parameters` are the mean, the next L the raw diagonal of the scale (softplus makes it
+positive), and `PosteriorFull` then has the L (L - 1) / 2 entries of its Cholesky factor strictly below the diagonal.
 Parameters may be bfloat16 (autocast); samples, divergences and the diagonal are always at least float32.
 
 The entries below the diagonal are stored folded, so that no [B, L, L] tensor is needed: row r of the triangle has r
@@ -15,12 +15,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.distributions import Independent, Normal
 
 SCALE_MINIMUM = 1e-5
 
 
 def _at_least_float32(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def diagonal_gaussian(parameters: Tensor, scale_minimum: float) -> Independent:
+    """N(loc, diag(scale²)) over the last axis, of the packed loc and raw scale `[..., 2 D]` that a network returned."""
+    loc, raw = _at_least_float32(parameters).chunk(2, dim=-1)
+    return Independent(Normal(loc, F.softplus(raw) + scale_minimum, validate_args=False), 1, validate_args=False)
 
 
 class PosteriorDiagonal:

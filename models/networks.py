@@ -1,10 +1,11 @@
-"""Encoders and decoders of DPSOM and SOM-VAE, dense and convolutional.
+"""Encoders and decoders of DPSOM, T-DPSOM and SOM-VAE, dense and convolutional.
 
 Images are `[B, C, H, W]`; feature maps are flattened in the order H, W, C, which is a view of the channels-last memory
-the convolutions work in. Decoders return logits.
+the convolutions work in. Decoders return logits, or the raw parameters of another distribution.
 
-Sources: ratschlab/dpsom, DPSOM_model.py: each block is layer -> leaky ReLU -> normalisation, and weights start as in
-Keras with Glorot-uniform kernels and zero biases. ratschlab/SOM-VAE, somvae_model.py: layer -> ReLU.
+Sources: ratschlab/dpsom, DPSOM_model.py and TempDPSOM_model.py: each block is layer -> leaky ReLU -> normalisation,
+and weights start as in Keras with Glorot-uniform kernels and zero biases. ratschlab/SOM-VAE, somvae_model.py: layer ->
+ReLU.
 """
 
 import math
@@ -125,20 +126,20 @@ class Logit(nn.Module):
 
 
 def dense_encoder(
-    input_shape: tuple[int, int, int], outputs: int, normalization: str, dropout: float, before: bool
+    input_shape: tuple[int, ...], outputs: int, normalization: str, dropout: float, before: bool
 ) -> nn.Sequential:
-    """`[B, C, H, W]` -> 500 -> 500 -> 2000 -> `[B, outputs]`."""
+    """`[B, ...]` -> 500 -> 500 -> 2000 -> `[B, outputs]`."""
     widths = (math.prod(input_shape), *DENSE_WIDTHS)
     blocks = [Block(nn.Linear(narrow, wide), wide, normalization, dropout, before) for narrow, wide in pairwise(widths)]
     return initialize(nn.Sequential(nn.Flatten(), *blocks, nn.Linear(widths[-1], outputs)))
 
 
 def dense_decoder(
-    latent_dim: int, output_shape: tuple[int, int, int], normalization: str, before: bool, leaky_logits: bool
+    latent_dim: int, output_shape: tuple[int, ...], normalization: str, before: bool, leaky_logits: bool
 ) -> nn.Sequential:
-    """`[B, latent_dim]` -> 2000 -> 500 -> 500 -> Bernoulli logits `[B, C, H, W]`.
+    """`[B, latent_dim]` -> 2000 -> 500 -> 500 -> `[B, ...]`.
 
-    `leaky_logits` keeps the original's leaky ReLU on the last layer, which shrinks negative logits fivefold.
+    `leaky_logits` keeps the original DPSOM's leaky ReLU on the last layer, which shrinks negative logits fivefold.
     """
     widths = (latent_dim, *reversed(DENSE_WIDTHS))
     blocks = [Block(nn.Linear(narrow, wide), wide, normalization, before=before) for narrow, wide in pairwise(widths)]

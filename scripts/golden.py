@@ -152,7 +152,7 @@ KERNEL_AXES = {2: (1, 0), 4: (3, 2, 0, 1)}
 
 @dataclass(frozen=True)
 class Slot:
-    """One of our parameters in the place of a variable; translates between the two layouts.
+    """One of our parameters, or a part of it, in the place of a variable; translates between the two layouts.
 
     `order[i]` is the place among our outputs of the original's i-th output; None where they agree.
     """
@@ -265,7 +265,7 @@ def compare_training(
     golden: Golden, port: Port, optimizer: Callable[[Iterable[nn.Parameter]], PhasedAdam] = PhasedAdam
 ) -> Iterator[Deviation]:
     """The recorded steps with one Adam, first from step 0, then across a decay of the learning rate."""
-    adam = optimizer(slot.parameter for slot in port.slots)
+    adam = optimizer(dict.fromkeys(slot.parameter for slot in port.slots))
     yield from _compare_steps(golden, port, adam, "traj", global_step=0)
     before = _map_values(golden, port)
     yield from _compare_steps(golden, port, adam, "decay", global_step=golden.hyper["decay_steps"] - 1)

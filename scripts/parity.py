@@ -24,6 +24,8 @@ from models.dpsom import DPSOM, LossWeights
 from models.grid import Grid
 from models.somvae import SOMVAE
 from models.somvae import LossWeights as SOMVAELossWeights
+from models.tdpsom import TDPSOM
+from models.tdpsom import LossWeights as TDPSOMLossWeights
 from scripts.golden import QUANTITIES, TARGET_QUANTITIES, Deviation, Golden, Port, Slot, compare
 
 import numpy as np
@@ -207,6 +209,118 @@ class SOMVAEPort(Port):
         return self.model.distances(self.model.encode(self.inputs)).argmin(dim=1)
 
 
+class TDPSOMPort(Port):
+    """T-DPSOM as its original code computes it; the file's rows are hours, series after series."""
+
+    def __init__(self, golden: Golden) -> None:
+        hyper = golden.hyper
+        latent_dim = hyper["latent_dim"]
+        self.model = TDPSOM(
+            hyper["input_channels"],
+            Grid(*hyper["som_dim"], torus=True),
+            latent_dim=latent_dim,
+            lstm_units=hyper["lstm_dim"],
+            recurrent_activation="hard_sigmoid",
+            normalization="affine",
+            normalize_before=False,
+            dropout=0.0,
+            scale_minimum=0.0,
+            alpha=hyper["alpha"],
+            weights=TDPSOMLossWeights(
+                **{name: hyper[name] for name in ("theta", "gamma", "beta", "kappa", "eta", "prior")}
+            ),
+        )
+        model = self.model
+        *encoder, weight, bias = model.encoder.parameters()
+        parts = (model.lstm, model.forecast_head, model.decoder)
+        parameters = [model.centroids, *encoder, weight, bias, weight, bias]  # one head of ours is mu and sigma
+        parameters += [parameter for part in parts for parameter in part.parameters()]
+        orders = {"enc/mu": torch.arange(latent_dim), "enc/sigma": torch.arange(latent_dim, 2 * latent_dim)}
+        self.slots = [
+            Slot(variable, parameter, orders.get(variable.name.rpartition("/")[0]))
+            for variable, parameter in zip(golden.variables, parameters, strict=True)
+        ]
+        for slot in self.slots:
+            slot.load()
+        self.shape = (golden.batch_size, golden.meta["T"])
+        generator = np.random.RandomState(golden.meta["input_seed"])
+        series = generator.standard_normal((*self.shape, hyper["input_channels"])).astype(np.float32)
+        golden.check_input(series)
+        self.inputs = torch.from_numpy(series)
+
+    def series(self, rows: Tensor) -> Tensor:
+        return rows.unflatten(0, self.shape)
+
+    def forward(self, noise: Tensor) -> dict[str, Tensor]:
+        model, posterior = self.model, self.model.posterior
+        hours = self.inputs.flatten(0, 1)
+        parameters = model.encoder(hours)
+        latents, kl = model.encode(hours, noise)
+        soft = model.assign(latents)
+        winners = self.winners(noise)
+        reconstruction, prediction = model.decode(latents), model.predict(self.series(latents))
+        return {
+            "loc": posterior.mean(parameters),
+            "scale_diag": posterior.scale_diagonal(parameters),
+            "z": latents,
+            "d": model.distances(latents),
+            "q": soft,
+            "p": assignment.target_distribution(soft),
+            "k": winners,
+            "nb": torch.cat([winners[:, None], model.neighbours[winners]], dim=1),
+            "kl_i": kl,
+            "log_lik_i": reconstruction.log_prob(hours),
+            "dec_loc": reconstruction.mean,
+            "dec_scale": reconstruction.stddev,
+            "pred_loc": prediction.mean.flatten(0, 1),
+            "pred_scale": prediction.stddev.flatten(0, 1),
+        }
+
+    def losses(self, noise: Tensor, target: Tensor) -> dict[str, Tensor]:
+        weights, noise = self.model.weights, self.series(noise)
+        initialization = self.model.som_initialization_loss(self.inputs, noise=noise)
+        joint = self.model.joint_loss(self.inputs, self.series(target), noise=noise)
+        return {
+            "kl": joint["kl"],
+            "neg_log_lik": joint["negative_log_likelihood"],
+            "rec": self.model.pretraining_loss(self.inputs, noise=noise)["loss"],
+            "commit": joint["commitment"],
+            "som": joint["som"],
+            "smooth": joint["smoothness"],
+            "pred": self.model.prediction_loss(self.inputs, noise=noise)["loss"],
+            "w_rec": weights.theta * joint["reconstruction"],
+            "w_kl": weights.prior * joint["kl"],
+            "w_commit": weights.gamma * joint["commitment"],
+            "w_som": weights.beta * joint["som"],
+            "w_smooth": weights.kappa * joint["smoothness"],
+            "w_pred": weights.eta * joint["prediction"],
+            "joint": joint["loss"],
+            "a": initialization["loss"],
+            "a_commit": initialization["to_winner"],
+            "a_som": initialization["neighbourhood"],
+        }
+
+    def phase_loss(self, phase: str, noise: Tensor, target: Tensor | None) -> Tensor:
+        noise = self.series(noise)
+        if phase == "joint":
+            return self.model.joint_loss(self.inputs, self.series(target), noise=noise)["loss"]
+        losses = {
+            "rec": self.model.pretraining_loss,
+            "a": self.model.som_initialization_loss,
+            "pred": self.model.prediction_loss,
+        }
+        return losses[phase](self.inputs, noise=noise)["loss"]
+
+    def winners(self, noise: Tensor) -> Tensor:
+        latents, _ = self.model.encode(self.inputs.flatten(0, 1), noise)
+        return self.model.distances(latents).argmin(dim=1)
+
+    def assign(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        latents, _ = self.model.encode(self.inputs.flatten(0, 1), noise)
+        soft = self.model.assign(latents)
+        return soft, assignment.target_distribution(soft)
+
+
 @dataclass(frozen=True)
 class Model:
     """What is compared with a golden file, and the quantities it must cover."""
@@ -220,6 +334,7 @@ WITHOUT_TARGET = tuple(name for name in QUANTITIES if name not in TARGET_QUANTIT
 MODELS = {
     "DPSOM dense": Model("dpsom_dense.npz", DPSOMPort),
     "DPSOM conv": Model("dpsom_conv.npz", DPSOMPort),
+    "T-DPSOM": Model("tdpsom.npz", TDPSOMPort),
     "SOM-VAE": Model("somvae.npz", SOMVAEPort, WITHOUT_TARGET),
 }
 

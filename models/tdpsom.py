@@ -1,0 +1,250 @@
+"""T-DPSOM: DPSOM's map over every hour of every patient's stay, smooth in time, with a forecast of the next hour.
+
+Source: Manduchi, Hüser, Faltys, Vogt, Rätsch, Fortuin, "T-DPSOM: An Interpretable Clustering Method for Unsupervised
+Learning of Patient Health States", CHIL 2021, section 3, and its code, ratschlab/dpsom.
+
+All means are over hours. With a sample z of the posterior at each hour, its winner k, the centroids e, and sg[] where
+no gradient passes:
+
+    reconstruction = mean -log N(x | decoder(z)) + prior KL(N(mean, scale^2) || N(0, I))
+    commitment     = mean KL(p || q)                              p: target distribution, q: soft assignment
+    som            = mean -sum_j sg[q_j] sum_(n next to j) log q_n(sg[z])
+    smoothness     = mean -t(||z_t - sg[e_(k_(t-1))]||^2)         t: Student's kernel; before the first hour k_0
+    prediction     = mean -log N(sg[z_(t+1)] | LSTM(sg[z_1..t]))  after the last hour z_T
+    loss           = theta reconstruction + gamma commitment + beta som + kappa smoothness + eta prediction
+"""
+
+from dataclasses import dataclass
+
+from models import assignment, networks
+from models.gaussian import PosteriorDiagonal, diagonal_gaussian
+from models.grid import Grid
+from models.lstm import LSTM
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributions import Independent
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the joint loss; the names are the paper's."""
+
+    theta: float
+    """reconstruction (the ELBO)"""
+    gamma: float
+    """commitment: KL between target and soft assignment"""
+    beta: float
+    """neighbourhood of the map"""
+    kappa: float
+    """smoothness in time"""
+    eta: float
+    """prediction of the next hour; at 0 the joint loss leaves it out"""
+    prior: float
+    """KL between posterior and prior, inside the ELBO"""
+
+
+class Hours:
+    """The hours of a batch of series `[B, T, ...]` that count, as rows `[N, ...]`, series after series.
+
+    `mask` `[B, T]` is true for them; each series fills its row from the left. None: all of them.
+    """
+
+    def __init__(self, series: Tensor, mask: Tensor | None) -> None:
+        self.shape = series.shape[:2]
+        self.mask = mask
+
+    def rows(self, series: Tensor) -> Tensor:
+        return series.flatten(0, 1) if self.mask is None else series[self.mask]
+
+    def series(self, rows: Tensor) -> Tensor:
+        """The inverse of `rows`; behind its end a series repeats its last hour."""
+        if self.mask is not None:
+            rows = rows[self.mask.flatten().cumsum(0) - 1]
+        return rows.unflatten(0, self.shape)
+
+
+class TDPSOM(nn.Module):
+    """Encoder, decoder, `K = height * width` centroids in the latent space, and a forecaster of the latents.
+
+    Series are `[B, T, C]`, optionally with a mask `[B, T]` as `Hours` describes; what belongs to them, the target
+    `[B, T, K]` and the noise `[B, T, L]`, has their layout. Rows are hours of any series.
+
+    Args:
+        channels: C.
+        grid: the map's geometry.
+        latent_dim: L.
+        lstm_units: of the forecaster, and width of the layer behind it.
+        recurrent_activation: of the forecaster's gates, `sigmoid` or the original's `hard_sigmoid`.
+        normalization: `affine`, `batch` or `none`, behind every activation or, with `normalize_before`, before it.
+        dropout: rate in the encoder.
+        scale_minimum: smallest standard deviation of encoder, decoder and forecaster; the original has none, 0.
+        alpha: degrees of freedom of Student's t.
+        weights: of the loss terms.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        grid: Grid,
+        *,
+        latent_dim: int,
+        lstm_units: int,
+        recurrent_activation: str,
+        normalization: str,
+        normalize_before: bool,
+        dropout: float,
+        scale_minimum: float,
+        alpha: float,
+        weights: LossWeights,
+    ) -> None:
+        super().__init__()
+        self.grid = grid
+        self.latent_dim = latent_dim
+        self.scale_minimum = scale_minimum
+        self.alpha = alpha
+        self.weights = weights
+        self.posterior = PosteriorDiagonal(latent_dim, scale_minimum)
+        outputs = self.posterior.number_of_parameters
+        self.encoder = networks.dense_encoder((channels,), outputs, normalization, dropout, normalize_before)
+        self.decoder = networks.dense_decoder(
+            latent_dim, (2 * channels,), normalization, normalize_before, leaky_logits=False
+        )
+        self.lstm = LSTM(latent_dim, lstm_units, recurrent_activation)
+        self.forecast_head = networks.initialize(
+            nn.Sequential(
+                nn.Linear(lstm_units, lstm_units),
+                nn.LeakyReLU(networks.LEAK),
+                nn.Linear(lstm_units, 2 * latent_dim),
+            )
+        )
+        centroids = torch.empty(grid.size, latent_dim)
+        self.centroids = nn.Parameter(nn.init.trunc_normal_(centroids, std=0.05, a=-0.1, b=0.1))
+        self.register_buffer("adjacency", assignment.adjacency_matrix(grid), persistent=False)
+        self.register_buffer("neighbours", grid.neighbours, persistent=False)
+
+    # Rows
+
+    def encode(self, inputs: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """One reparameterised sample of q(z|x), `[N, L]`, and the KL divergence to the prior N(0, I), `[N]`.
+
+        `noise` `[N, L]` replaces the standard-normal draw.
+        """
+        if noise is None:
+            noise = torch.randn(len(inputs), self.latent_dim, device=inputs.device)
+        return self.posterior.sample_and_kl(self.encoder(inputs), noise)
+
+    def mean(self, inputs: Tensor) -> Tensor:
+        """Mean of q(z|x), `[N, L]`, of hours `[N, C]`."""
+        return self.posterior.mean(self.encoder(inputs))
+
+    def distances(self, latents: Tensor) -> Tensor:
+        """Squared distances `[N, K]` of latents `[N, L]` to the centroids."""
+        return assignment.squared_distances(latents, self.centroids)
+
+    def assign(self, latents: Tensor) -> Tensor:
+        """Soft assignment q, `[N, K]`, of latents `[N, L]`."""
+        return assignment.student_t_assignment(self.distances(latents), self.alpha)
+
+    def decode(self, latents: Tensor) -> Independent:
+        """p(x|z) of latents `[N, L]`: Gaussians over `[N, C]`."""
+        return diagonal_gaussian(self.decoder(latents), self.scale_minimum)
+
+    # Series
+
+    def predict(self, latents: Tensor) -> Independent:
+        """Gaussians over the next hour's latents at each hour of latents `[B, T, L]`, from it and those before."""
+        hidden, _ = self.lstm(latents)
+        return diagonal_gaussian(self.forecast_head(hidden), self.scale_minimum)
+
+    def forecast(self, latents: Tensor, steps: int) -> Tensor:
+        """Latents `[B, steps, L]` after those `[B, T, L]` given: each predicted mean is the next input."""
+        hidden, state = self.lstm(latents)
+        following = []
+        for _ in range(steps):
+            following.append(diagonal_gaussian(self.forecast_head(hidden[:, -1:]), self.scale_minimum).mean)
+            hidden, state = self.lstm(following[-1], state)
+        return torch.cat(following, dim=1)
+
+    # Terms
+
+    def elbo_terms(self, inputs: Tensor, latents: Tensor, kl: Tensor) -> dict[str, Tensor]:
+        """Of hours `[N, C]`: negative log likelihood (summed over channels), KL, and their weighted sum."""
+        negative_log_likelihood = -self.decode(latents).log_prob(inputs).mean()
+        kl = kl.mean()
+        return {
+            "negative_log_likelihood": negative_log_likelihood,
+            "kl": kl,
+            "reconstruction": negative_log_likelihood + self.weights.prior * kl,
+        }
+
+    def smoothness(self, latents: Tensor, winners: Tensor, hours: Hours) -> Tensor:
+        """Latents `[N, L]` shall be near the winner `[N]` of one hour before; that of the first hour is its own."""
+        winners = hours.series(winners)
+        previous = hours.rows(torch.cat([winners[:, :1], winners[:, :-1]], dim=1))
+        distances = (latents - self.centroids.detach()[previous]).square().sum(dim=1)
+        return -assignment.student_t_kernel(distances, self.alpha).mean()
+
+    def prediction_nll(self, latents: Tensor, hours: Hours) -> Tensor:
+        """Negative log likelihood of each hour's successor in the latents `[N, L]`; the last hour succeeds itself."""
+        latents = hours.series(latents)
+        following = torch.cat([latents[:, 1:], latents[:, -1:]], dim=1)
+        return -hours.rows(self.predict(latents).log_prob(following)).mean()
+
+    # Phases
+
+    def pretraining_loss(
+        self, inputs: Tensor, mask: Tensor | None = None, noise: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Phase 1, the variational autoencoder alone."""
+        terms = self.elbo_terms(*self._encode_series(inputs, Hours(inputs, mask), noise))
+        return {"loss": terms["reconstruction"], **terms}
+
+    def som_initialization_loss(
+        self, inputs: Tensor, mask: Tensor | None = None, noise: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Phase 2: centroids move towards the latents, the networks stay."""
+        with torch.no_grad():
+            _, latents, _ = self._encode_series(inputs, Hours(inputs, mask), noise)
+            winners = self.distances(latents).argmin(dim=1)
+        to_winner = F.mse_loss(self.centroids[winners], latents)
+        neighbourhood = assignment.neighbourhood_loss(latents, self.centroids, winners, self.neighbours)
+        return {"loss": to_winner + neighbourhood, "to_winner": to_winner, "neighbourhood": neighbourhood}
+
+    def joint_loss(
+        self, inputs: Tensor, target: Tensor, mask: Tensor | None = None, noise: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Phase 3: everything, with the target distribution `[B, T, K]` of the soft assignments."""
+        weights, hours = self.weights, Hours(inputs, mask)
+        rows, latents, kl = self._encode_series(inputs, hours, noise)
+        distances = self.distances(latents)
+        soft = assignment.student_t_assignment(distances, self.alpha)
+        terms = self.elbo_terms(rows, latents, kl)
+        terms["commitment"] = assignment.commitment_loss(hours.rows(target), soft)
+        terms["som"] = assignment.soft_som_loss(soft.detach(), self.assign(latents.detach()), self.adjacency)
+        terms["smoothness"] = self.smoothness(latents, distances.argmin(dim=1), hours)
+        loss = (
+            weights.theta * terms["reconstruction"]
+            + weights.gamma * terms["commitment"]
+            + weights.beta * terms["som"]
+            + weights.kappa * terms["smoothness"]
+        )
+        if weights.eta > 0:
+            terms["prediction"] = self.prediction_nll(latents.detach(), hours)
+            loss = loss + weights.eta * terms["prediction"]
+        return {"loss": loss, **terms}
+
+    def prediction_loss(
+        self, inputs: Tensor, mask: Tensor | None = None, noise: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """The forecaster alone: after each joint step, and phase 4."""
+        hours = Hours(inputs, mask)
+        with torch.no_grad():
+            _, latents, _ = self._encode_series(inputs, hours, noise)
+        return {"loss": self.prediction_nll(latents, hours)}
+
+    def _encode_series(self, inputs: Tensor, hours: Hours, noise: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Of series `[B, T, C]`: hours `[N, C]`, and what `encode` makes of them."""
+        rows = hours.rows(inputs)
+        return rows, *self.encode(rows, None if noise is None else hours.rows(noise))
