@@ -24,6 +24,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from experiments.errors import UserError
+from experiments.ingredients.observers import write_atomically
 
 from scipy import stats
 
@@ -70,6 +71,12 @@ def read_json(path: Path):
         raise UserError(
             f"{path} cannot be read as JSON ({reason}): restore it from git or delete it and run again"
         ) from error
+
+
+def write_result(path: Path, content: bytes) -> None:
+    """Write a file below results/ in one step, and the folders it needs."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, content)
 
 
 def check_record(record: object, path: Path) -> dict:

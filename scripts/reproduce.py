@@ -29,7 +29,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from experiments.errors import UserError
-from experiments.ingredients.observers import write_atomically
 from experiments.ingredients.trained_map import ARRAYS, SPRITE
 from scripts.records import (
     Record,
@@ -38,6 +37,7 @@ from scripts.records import (
     load_records,
     read_json,
     record_path,
+    write_result,
 )
 from scripts.tables import ROOT, TABLES, Runs, out_of_date, render_all
 
@@ -248,11 +248,11 @@ def collect(folder: Path, config_name: str, results_runs: Path) -> Path:
     path = record_path(results_runs, record["experiment"], config_name, record["seed"])
     if path.exists() and read_json(path) != record:
         raise UserError(f"{path} already records another run than {folder}: delete it first to replace it")
-    write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
+    write_result(path, (json.dumps(record, indent=1) + "\n").encode())
     maps = results_runs.parent / "maps" / record["experiment"] / config_name
     for name in (ARRAYS, SPRITE):
         if record["seed"] == SELECTED_SEED and (folder / name).exists():
-            write_atomically(maps / name, (folder / name).read_bytes())
+            write_result(maps / name, (folder / name).read_bytes())
     return path
 
 
@@ -435,7 +435,7 @@ def reproduce(options: argparse.Namespace) -> int:
     troubles = execute(plan, options.runs_dir, results_runs, jobs, threads, commit)
     files = render_all(options.results, ROOT / "README.md" if options.results == ROOT / "results" else None)
     for path in out_of_date(files):
-        write_atomically(path, files[path].encode())
+        write_result(path, files[path].encode())
     print(
         f"{len(plan) - len(troubles)} recorded, {len(troubles)} missing; tables: {relative(options.results / 'tables')}"
     )

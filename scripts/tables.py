@@ -22,7 +22,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from experiments.errors import UserError
-from experiments.ingredients.observers import write_atomically
 from scripts.records import (
     MARGIN,
     Comparison,
@@ -35,6 +34,7 @@ from scripts.records import (
     load_records,
     read_json,
     summarise,
+    write_result,
 )
 
 import yaml
@@ -714,7 +714,7 @@ TABLES: dict[str, Table] = {
             for key in ("quantization_error", "topographic_error", "topographic_error_4", "nmi_geometric", "purity")
         },
         rows=tuple(
-            Row((f"`{name}`", title), Runs("topography", name, ((5, 1),), 1)) for name, title in TOPOGRAPHY.items()
+            Row((f"`{name}`", title), Runs("topography", name, ((5, 6),), 1)) for name, title in TOPOGRAPHY.items()
         )
         + tuple(
             Row(
@@ -722,9 +722,9 @@ TABLES: dict[str, Table] = {
                 Runs("baselines", f"{name}_minisom_k64", stages, minutes),
             )
             for name, stages, minutes in (
-                ("square", ((5, 1),), 1),
-                ("digits", ((5, 1),), 1),
-                ("mnist", ((1, 1), (5, 4)), 6),
+                ("square", ((5, 6),), 1),
+                ("digits", ((5, 6),), 1),
+                ("mnist", ((1, 6), (5, 9)), 6),
             )
         ),
     ),
@@ -816,7 +816,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"out of date: {names}; run `python scripts/tables.py` and commit what it writes", file=sys.stderr)
         return 1 if changed else 0
     for path in changed:
-        write_atomically(path, files[path].encode())
+        write_result(path, files[path].encode())
     print(f"{len(files)} files, {len(changed)} changed, in {options.results / 'tables'}")
     return 0
 

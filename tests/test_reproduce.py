@@ -199,7 +199,7 @@ def test_the_whole_plan_follows_the_standing_order():
     }
     assert names.index("mnist_faithful") > names.index("fmnist")
     assert names.index("mnist_conv_faithful") > names.index("short")
-    assert len({(job.runs.config_name, job.seed) for job in jobs}) == len(jobs)
+    assert len({(job.runs, job.seed) for job in jobs}) == len(jobs)
 
 
 def test_the_estimate_takes_records_of_the_same_kind_of_device(folder):

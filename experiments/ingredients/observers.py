@@ -134,9 +134,7 @@ def make_capture_safe(run) -> None:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace the file in one step, so that neither a reader nor a killed process ever sees half of it; its folder is
-    made where it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Replace the file in one step, so that neither a reader nor a killed process ever leaves half of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
         temporary.write_bytes(content)

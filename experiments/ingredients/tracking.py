@@ -137,6 +137,7 @@ class Tracker:
         buffer = BytesIO()
         figure.savefig(buffer, format="png")
         path = self.folder / "figures" / f"{name.replace('/', '_')}.png"
+        path.parent.mkdir(exist_ok=True)
         write_atomically(path, buffer.getvalue())
         self.artifact(path)
         if self._writer is not None:
