@@ -23,7 +23,7 @@ from experiments.ingredients.data import Dataset, Split, data, load_dataset
 from experiments.ingredients.evaluation import (
     SHOWN_RECONSTRUCTIONS,
     draw_map,
-    evaluated_part,
+    evaluated_parts,
     evaluated_while_training,
     evaluation,
     in_chunks,
@@ -199,10 +199,7 @@ def main(_run, _config, seed, model, loss, training) -> dict[str, float | None]:
     torch.manual_seed(seed)
     dataset = load_dataset().to(device)
     dpsom = build(model, loss, tuple(dataset.train.inputs.shape[1:])).to(device)
-    parts = {
-        name: evaluated_part(split, training["batch_size"])
-        for name, split in (("validation", dataset.validation), ("test", dataset.test))
-    }
+    parts = evaluated_parts(dataset, training["batch_size"])
     assignment = model["assignment"]
     stages = phases(dpsom, dataset.train.inputs, assignment, training)
     with Tracker(_run) as tracker:

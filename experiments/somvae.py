@@ -24,7 +24,7 @@ from experiments.ingredients.data import Dataset, Split, data, load_dataset
 from experiments.ingredients.evaluation import (
     SHOWN_RECONSTRUCTIONS,
     draw_map,
-    evaluated_part,
+    evaluated_parts,
     evaluated_while_training,
     evaluation,
     in_chunks,
@@ -193,10 +193,7 @@ def main(_run, _config, seed, model, loss, training) -> dict[str, float | None]:
     train = dataset.train
     somvae = build(model, loss, train).to(device)
     stages = phases(somvae, train.labels, sequences(train, len(dataset.classes), training["batch_size"]), training)
-    parts = {
-        name: evaluated_part(split, training["batch_size"])
-        for name, split in (("validation", dataset.validation), ("test", dataset.test))
-    }
+    parts = evaluated_parts(dataset, training["batch_size"])
     with Tracker(_run) as tracker:
         progress = Trainer(somvae, stages, train.inputs, tracker, curve(somvae, parts), _config).run()
         metrics: dict[str, float] = {}

@@ -24,7 +24,7 @@ from experiments.ingredients.data import Dataset, Split, data, load_dataset, sca
 from experiments.ingredients.evaluation import (
     SHOWN_RECONSTRUCTIONS,
     draw_map,
-    evaluated_part,
+    evaluated_parts,
     evaluated_while_training,
     evaluation,
     in_chunks,
@@ -152,11 +152,6 @@ def draw(tracker: Tracker, topography: Topography, dataset: Dataset, step: int) 
         tracker.figure("map_in_plane", plane, step)
 
 
-def evaluated_parts(dataset: Dataset, training: dict[str, Any]) -> dict[str, Split]:
-    splits = {"validation": dataset.validation, "test": dataset.test}
-    return {name: evaluated_part(split, training["batch_size"]) for name, split in splits.items()}
-
-
 @ex.main
 def main(_run, _config, seed, model, training) -> dict[str, float | None]:
     provenance = Provenance.now()
@@ -166,7 +161,7 @@ def main(_run, _config, seed, model, training) -> dict[str, float | None]:
     inputs = dataset.train.inputs
     topography = build(model, inputs).to(device)
     stages = phases(topography, training)
-    parts = evaluated_parts(dataset, training)
+    parts = evaluated_parts(dataset, training["batch_size"])
     optimizer = OPTIMIZERS[training["optimizer"]]
     with Tracker(_run) as tracker:
         progress = Trainer(topography, stages, inputs, tracker, curve(topography, parts), _config, optimizer).run()

@@ -24,6 +24,7 @@ from scripts.golden import (
 import numpy as np
 import pytest
 import torch
+from deviations import assert_within, beyond
 
 DENSE, CONV = "DPSOM dense", "DPSOM conv"
 
@@ -35,10 +36,7 @@ def deviations(request):
 
 @pytest.mark.parametrize("quantity", parity.MODELS[DENSE].quantities)
 def test_equals_the_original(deviations, quantity):
-    compared = [deviation for deviation in deviations if deviation.quantity == quantity]
-    beyond = [str(deviation) for deviation in compared if not deviation.within]
-    assert compared
-    assert not beyond, "\n".join(beyond)
+    assert_within(deviations, quantity)
 
 
 # --------------------------------------------------------------- the comparison notices what it is there to notice
@@ -48,10 +46,6 @@ def dense():
     """A golden file and our model at its weights."""
     golden = Golden(parity.golden_file(parity.MODELS[DENSE]))
     return golden, parity.DPSOMPort(golden)
-
-
-def beyond(deviations):
-    return {deviation.quantity for deviation in deviations if not deviation.within}
 
 
 def configured(**changes):

@@ -8,6 +8,7 @@ from scripts.golden import Golden, compare_forward, compare_gradients, compare_l
 
 import pytest
 import torch
+from deviations import assert_within, beyond
 
 MODEL = parity.MODELS["T-DPSOM"]
 
@@ -19,10 +20,7 @@ def deviations():
 
 @pytest.mark.parametrize("quantity", MODEL.quantities)
 def test_equals_the_original(deviations, quantity):
-    compared = [deviation for deviation in deviations if deviation.quantity == quantity]
-    beyond = [str(deviation) for deviation in compared if not deviation.within]
-    assert compared
-    assert not beyond, "\n".join(beyond)
+    assert_within(deviations, quantity)
 
 
 # --------------------------------------------------------------- the comparison notices what it is there to notice
@@ -32,10 +30,6 @@ def at_the_recipe():
     """A golden file and our model at its weights."""
     golden = Golden(parity.golden_file(MODEL))
     return golden, parity.TDPSOMPort(golden)
-
-
-def beyond(deviations):
-    return {deviation.quantity for deviation in deviations if not deviation.within}
 
 
 def configured(**changes):

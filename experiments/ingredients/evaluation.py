@@ -6,7 +6,7 @@ from experiments.configuration import at_least
 from experiments.errors import UserError
 from experiments.ingredients import figures
 from experiments.ingredients.compute import autocast, compute
-from experiments.ingredients.data import Split
+from experiments.ingredients.data import Dataset, Split
 from experiments.ingredients.metrics import clustering_metrics, topology_metrics, winners
 from experiments.ingredients.tracking import Tracker
 from experiments.ingredients.trained_map import write_map
@@ -59,6 +59,12 @@ def evaluated_part(split: Split, batch_size: int, whole_batches: bool) -> Split:
             f"lower training.batch_size={batch_size}"
         )
     return Split(split.inputs[:count], split.labels[:count])
+
+
+def evaluated_parts(dataset: Dataset, batch_size: int) -> dict[str, Split]:
+    """The `validation` and `test` splits as far as they are evaluated."""
+    splits = {"validation": dataset.validation, "test": dataset.test}
+    return {name: evaluated_part(split, batch_size) for name, split in splits.items()}
 
 
 @evaluation.capture
