@@ -39,7 +39,8 @@ from scripts.records import (
     record_path,
     write_result,
 )
-from scripts.tables import ROOT, TABLES, Runs, out_of_date, render_all
+from scripts.rendering import Runs
+from scripts.tables import ROOT, TABLES, out_of_date, render_all
 
 from sacred import Experiment
 from sacred.initialize import create_run

@@ -11,7 +11,8 @@ from pathlib import Path
 from experiments.errors import UserError
 from scripts import tables
 from scripts.records import Summary, compare, load_records, record_path, summarise
-from scripts.tables import TABLES, Reference, Results, render_all, render_table
+from scripts.rendering import Reference, Results
+from scripts.tables import TABLES, render_all, render_table
 
 import numpy as np
 import pytest
