@@ -118,6 +118,27 @@ class Shift(nn.Module):
         return inputs + self.offset
 
 
+class UpsampledConvolution(nn.Conv2d):
+    """Nearest-neighbour upsampling by two, then a 4x4 convolution padded by 1 before and 2 behind.
+
+    It is computed without the upsampled maps: on each of the four interleaved parts of the result, taps that meet the
+    same value are summed beforehand, which leaves a 3x3 convolution of the small maps with four times the channels
+    (9 instead of 16 products a value, and a quarter of the memory).
+    """
+
+    TAPS = (((1, 0, 0, 0), (0, 1, 1, 0), (0, 0, 0, 1)), ((0, 0, 0, 0), (1, 1, 0, 0), (0, 0, 1, 1)))
+    """For even and odd positions: which of the four taps meet the value before, at and behind the position's own."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__(channels_in, channels_out, 4)
+        self.register_buffer("taps", torch.tensor(self.TAPS, dtype=torch.float32), persistent=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        kernels = torch.einsum("pik, qjl, ockl -> opqcij", self.taps, self.taps, self.weight)
+        parts = F.conv2d(features, kernels.flatten(0, 2), self.bias.repeat_interleave(4), padding=1)
+        return F.pixel_shuffle(parts, 2)
+
+
 class Logit(nn.Module):
     """The inverse of the sigmoid, for values in [0, 1]."""
 
@@ -228,11 +249,9 @@ def somvae_conv_decoder(latent_dim: int, output_shape: tuple[int, int, int]) -> 
     network = nn.Sequential(
         glorot_(nn.Linear(latent_dim, SOMVAE_CHANNELS * height * width)),
         ToImage(height, width),
-        nn.Upsample(scale_factor=2),
-        *_wide_convolution(SOMVAE_CHANNELS, SOMVAE_CHANNELS),
+        _started(UpsampledConvolution(SOMVAE_CHANNELS, SOMVAE_CHANNELS)),
         nn.ReLU(),
-        nn.Upsample(scale_factor=2),
-        *_wide_convolution(SOMVAE_CHANNELS, channels),
+        _started(UpsampledConvolution(SOMVAE_CHANNELS, channels)),
     )
     return network.to(memory_format=torch.channels_last)
 
@@ -250,11 +269,15 @@ def identity_decoder(latent_dim: int, output_shape: tuple[int, ...]) -> nn.Modul
 
 
 def _wide_convolution(channels_in: int, channels_out: int) -> tuple[nn.Module, nn.Conv2d]:
-    """4x4, padded by 1 before and 2 behind; kernels start truncated-normal (0.1), biases at 0.1."""
-    layer = nn.Conv2d(channels_in, channels_out, 4)
+    """4x4, padded by 1 before and 2 behind."""
+    return nn.ZeroPad2d((1, 2, 1, 2)), _started(nn.Conv2d(channels_in, channels_out, 4))
+
+
+def _started(layer: nn.Conv2d) -> nn.Conv2d:
+    """The layer with SOM-VAE's initial values: kernels truncated-normal (0.1), biases 0.1."""
     nn.init.trunc_normal_(layer.weight, std=0.1, a=-0.2, b=0.2)
     nn.init.constant_(layer.bias, 0.1)
-    return nn.ZeroPad2d((1, 2, 1, 2)), layer
+    return layer
 
 
 def _pooled_shape(image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
