@@ -46,11 +46,15 @@ class Runs:
 
 @dataclass(frozen=True)
 class ParityRow:
-    """One model on one data set: our runs by column, and the fields that select its entries of references.yaml."""
+    """One model on one data set: our runs by column, and the fields that select its entries of references.yaml.
+
+    split: where our metrics are shown for which nothing was published.
+    """
 
     labels: tuple[str, ...]
     references: dict[str, object]
     runs: dict[str, Runs]
+    split: str = "test"
 
 
 @dataclass(frozen=True)
@@ -236,7 +240,8 @@ class Footnotes:
         for text in texts:
             if text not in self.texts:
                 self.texts.append(text)
-        return f"<sup>{','.join(str(self.texts.index(text) + 1) for text in texts)}</sup>" if texts else ""
+        numbers = sorted(self.texts.index(text) + 1 for text in texts)
+        return f"<sup>{','.join(map(str, numbers))}</sup>" if numbers else ""
 
     def listing(self) -> list[str]:
         if not self.texts:
@@ -315,29 +320,28 @@ def same_units(reference: Reference, records: list[Record]) -> bool:
     return reference.units is None or not sizes or sizes == {reference.units}
 
 
-def cell_against(reference: Reference, runs: Runs | None, results: Results) -> Cell:
-    """Our metric on the reference's own split, compared with it if the number of clusters is the same."""
+def cell_against(reference: Reference | None, metric: str, runs: Runs | None, results: Results) -> Cell:
+    """Our metric (`<split>/<metric>`), compared with the reference if there is one for the same number of clusters."""
     if runs is None:
         return Cell(None, None, False, None)
-    ours = results.summary(runs, f"{reference.split}/{reference.metric}")
-    like = ours is not None and same_units(reference, results.of(runs))
+    ours = results.summary(runs, metric)
+    like = ours is not None and reference is not None and same_units(reference, results.of(runs))
     return Cell(runs, ours, results.dirty(runs), compare(ours, reference.summary(), MARGIN) if like else None)
 
 
 def parity_lines(table: Table, columns: list[str], results: Results) -> list[ParityLine]:
-    """One line for each row, metric and published number."""
-    return [
-        ParityLine(
-            row,
-            metric,
-            reference.split,
-            reference,
-            {column: cell_against(reference, row.runs.get(column), results) for column in columns},
-        )
-        for row in table.rows
-        for metric in table.metrics
-        for reference in references_of(row, metric, results)
-    ]
+    """One line for each row, metric and published number, on its split; or for our number alone."""
+    lines = []
+    for row in table.rows:
+        for metric in table.metrics:
+            for reference in references_of(row, metric, results) or [None]:
+                split = reference.split if reference else row.split
+                cells = {
+                    column: cell_against(reference, f"{split}/{metric}", row.runs.get(column), results)
+                    for column in columns
+                }
+                lines.append(ParityLine(row, metric, split, reference, cells))
+    return lines
 
 
 def own_lines(table: Table, columns: list[str], results: Results) -> list[ParityLine]:
@@ -372,6 +376,12 @@ def reference_cell(reference: Reference, results: Results, footnotes: Footnotes)
     return number(reference.value, decimals) + spread + count + footnotes.mark(*remarks)
 
 
+def published_cell(reference: Reference | None, results: Results, footnotes: Footnotes) -> str:
+    if reference is None:
+        return ""
+    return f"{results.sources[reference.source]['name']} {reference_cell(reference, results, footnotes)}"
+
+
 def render_parity(table: Table, results: Results) -> Rendered:
     """Each published number beside our runs on the same split, then our columns beside each other on the test split."""
     columns = list(dict.fromkeys(column for row in table.rows for column in row.runs))
@@ -379,8 +389,7 @@ def render_parity(table: Table, results: Results) -> Rendered:
     footnotes = Footnotes()
     rows = []
     for line in lines:
-        source = results.sources[line.reference.source]["name"]
-        published = f"{source} {reference_cell(line.reference, results, footnotes)}"
+        published = published_cell(line.reference, results, footnotes)
         cells = [*line.row.labels, table.metrics[line.metric], line.split or "not known", published]
         for cell in line.cells.values():
             cells += [our_cell(cell), difference_cell(cell.comparison)]
@@ -404,7 +413,7 @@ def render_parity(table: Table, results: Results) -> Rendered:
         head = [*table.labels, "metric", *columns, f"{columns[-1]} − {columns[0]} [95 % CI]"]
         blocks += [f"## {columns[-1].capitalize()} against {columns[0]}, test split", markdown_table(head, rows)]
 
-    sources = [results.sources[name] for name in dict.fromkeys(line.reference.source for line in lines)]
+    sources = [results.sources[name] for name in dict.fromkeys(line.reference.source for line in lines if line.reference)]
     if sources:
         blocks.append("Sources: " + "; ".join(f"{source['name']}: {source['where']}" for source in sources) + ".")
     values = [value for line in [*lines, *ours] for value in parity_values(table, line, columns)]
@@ -414,7 +423,7 @@ def render_parity(table: Table, results: Results) -> Rendered:
 def short_parity(table: Table, columns: list[str], lines: list[ParityLine], results: Results) -> str:
     """One line for each row and metric, with a group of columns for each published source."""
     footnotes = Footnotes()
-    sources = list(dict.fromkeys((line.reference.source, line.split) for line in lines))
+    sources = list(dict.fromkeys((line.reference.source, line.split) for line in lines if line.reference))
     head = [*table.labels, "metric"]
     for source, split in sources:
         head += [f"{results.sources[source]['name']}, {split}", *(f"{column}, {split}" for column in columns)]
@@ -423,12 +432,19 @@ def short_parity(table: Table, columns: list[str], lines: list[ParityLine], resu
         for metric, heading in table.metrics.items():
             cells = [*row.labels, heading]
             for source, split in sources:
-                wanted = (row, metric, source, split)
-                line = next((x for x in lines if (x.row, x.metric, x.reference.source, x.split) == wanted), None)
+                line = next(
+                    (
+                        line
+                        for line in lines
+                        if (line.row, line.metric, line.split) == (row, metric, split)
+                        and (line.reference is None or line.reference.source == source)
+                    ),
+                    None,
+                )
                 if line is None:
                     cells += [""] * (1 + len(columns))
                     continue
-                cells.append(reference_cell(line.reference, results, footnotes))
+                cells.append(reference_cell(line.reference, results, footnotes) if line.reference else "")
                 for cell in line.cells.values():
                     verdict = f" **{cell.comparison.verdict}**" if cell.comparison else ""
                     cells.append(our_cell(cell) + verdict)
@@ -438,9 +454,10 @@ def short_parity(table: Table, columns: list[str], lines: list[ParityLine], resu
 
 
 def parity_values(table: Table, line: ParityLine, columns: list[str]) -> list[dict]:
-    """The CSV rows of one line; without a reference, the last column is compared with the first."""
+    """The CSV rows of one line; without a reference, the last column is compared with the first, if there are two."""
     reference, first = line.reference, line.cells[columns[0]]
-    published = reference.summary() if reference else first.ours
+    own = columns[0] if len(columns) > 1 else None
+    published = reference.summary() if reference else own and first.ours
     return [
         {
             **dict(zip(table.labels, line.row.labels, strict=True)),
@@ -450,9 +467,9 @@ def parity_values(table: Table, line: ParityLine, columns: list[str]) -> list[di
             "config": cell.runs and cell.runs.config_name,
             **summary_values(cell.ours),
             "uncommitted_changes": cell.dirty,
-            "compared_with": reference.source if reference else columns[0],
+            "compared_with": reference.source if reference else own,
             **{f"compared_{key}": value for key, value in summary_values(published).items()},
-            "compared_status": reference.status if reference else "ours",
+            "compared_status": reference.status if reference else own and "ours",
             **comparison_values(cell.comparison),
         }
         for column, cell in line.cells.items()
