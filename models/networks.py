@@ -20,6 +20,7 @@ DENSE_WIDTHS = (500, 500, 2000)
 CONV_CHANNELS = (32, 64, 128, 256)
 SOMVAE_DENSE_WIDTHS = (256, 128)
 SOMVAE_CHANNELS = 256
+SOMVAE_SMALL_CHANNELS = (32, 128)
 
 
 class Affine(nn.Module):
@@ -256,6 +257,45 @@ def somvae_conv_decoder(latent_dim: int, output_shape: tuple[int, int, int]) -> 
     return network.to(memory_format=torch.channels_last)
 
 
+def somvae_small_encoder(input_shape: tuple[int, int, int], latent_dim: int) -> nn.Sequential:
+    """`[B, C, H, W]` -> 4x4 convolutions of 32 and 128 channels without padding, each pooled -> `[B, latent_dim]`.
+
+    Source: the public SOM-VAE notebook in PyTorch.
+    """
+    narrow, wide = SOMVAE_SMALL_CHANNELS
+    height, width = _small_shape(input_shape)
+    return nn.Sequential(
+        nn.Conv2d(input_shape[0], narrow, 4),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(narrow, wide, 4),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        ToVector(),
+        nn.Linear(wide * height * width, latent_dim),
+    ).to(memory_format=torch.channels_last)
+
+
+def somvae_small_decoder(latent_dim: int, output_shape: tuple[int, int, int]) -> nn.Sequential:
+    """`[B, latent_dim]` -> 128 linear feature maps -> upsampled, 4x4 -> upsampled to the image, 3x3, 1x1 -> logits.
+
+    The notebook does not say how many channels lie between; ours mirror the encoder.
+    """
+    narrow, wide = SOMVAE_SMALL_CHANNELS
+    height, width = _small_shape(output_shape)
+    return nn.Sequential(
+        nn.Linear(latent_dim, wide * height * width),
+        ToImage(height, width),
+        nn.Upsample(scale_factor=2),
+        nn.Conv2d(wide, narrow, 4),
+        nn.ReLU(),
+        nn.Upsample(size=output_shape[1:]),
+        nn.Conv2d(narrow, narrow, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(narrow, output_shape[0], 1),
+    ).to(memory_format=torch.channels_last)
+
+
 def identity_encoder(input_shape: tuple[int, ...], latent_dim: int) -> nn.Module:
     """`[B, ...]` -> `[B, latent_dim]`: the values themselves are the latents."""
     if latent_dim != math.prod(input_shape):
@@ -285,6 +325,14 @@ def _pooled_shape(image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
     if height % 4 or width % 4:
         raise ValueError(f"the convolutional network halves images twice, so {height} x {width} pixels do not fit")
     return channels, height // 4, width // 4
+
+
+def _small_shape(image_shape: tuple[int, int, int]) -> tuple[int, int]:
+    """What two unpadded 4x4 convolutions, each pooled, leave of an image: 28 -> 25 -> 12 -> 9 -> 4."""
+    height, width = (((size - 3) // 2 - 3) // 2 for size in image_shape[1:])
+    if min(height, width) < 1:
+        raise ValueError(f"the small convolutional network needs at least 13 x 13 pixels, not {image_shape[1:]}")
+    return height, width
 
 
 def initialize(network: nn.Sequential) -> nn.Sequential:

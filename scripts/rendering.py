@@ -413,7 +413,9 @@ def render_parity(table: Table, results: Results) -> Rendered:
         head = [*table.labels, "metric", *columns, f"{columns[-1]} − {columns[0]} [95 % CI]"]
         blocks += [f"## {columns[-1].capitalize()} against {columns[0]}, test split", markdown_table(head, rows)]
 
-    sources = [results.sources[name] for name in dict.fromkeys(line.reference.source for line in lines if line.reference)]
+    sources = [
+        results.sources[name] for name in dict.fromkeys(line.reference.source for line in lines if line.reference)
+    ]
     if sources:
         blocks.append("Sources: " + "; ".join(f"{source['name']}: {source['where']}" for source in sources) + ".")
     values = [value for line in [*lines, *ours] for value in parity_values(table, line, columns)]

@@ -169,6 +169,14 @@ def test_convolving_without_the_upsampled_maps_equals_convolving_them(height, wi
     )
 
 
+def test_small_networks_of_somvae_take_images_from_13_pixels():
+    for shape in ((1, 28, 28), (3, 13, 20)):
+        assert networks.somvae_small_encoder(shape, 5)(torch.rand(2, *shape)).shape == (2, 5)
+        assert networks.somvae_small_decoder(5, shape)(torch.randn(2, 5)).shape == (2, *shape)
+    with pytest.raises(ValueError, match="at least 13 x 13"):
+        networks.somvae_small_encoder((1, 12, 28), 5)
+
+
 def test_size_and_start_of_somvae():
     encoder = networks.somvae_conv_encoder((1, 28, 28), 64)
     decoder = networks.somvae_conv_decoder(64, (1, 28, 28))
