@@ -61,7 +61,7 @@ ex.add_config(
     seed=0,
     resume=None,  # folder of an interrupted run to continue
     model=dict(
-        network="conv",  # conv, conv_small, dense or identity (the paper's GB-SOM: a map of the pixels, trained by gradients)
+        network="conv",  # conv, conv_small, dense or identity (the paper's GB-SOM: a map of the pixels)
         latent_dim=64,
         map_size=[8, 8],  # rows, columns
         torus=False,  # opposite edges of the map touch

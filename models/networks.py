@@ -330,8 +330,8 @@ def _pooled_shape(image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
 def _small_shape(image_shape: tuple[int, int, int]) -> tuple[int, int]:
     """What two unpadded 4x4 convolutions, each pooled, leave of an image: 28 -> 25 -> 12 -> 9 -> 4."""
     height, width = (((size - 3) // 2 - 3) // 2 for size in image_shape[1:])
-    if min(height, width) < 1:
-        raise ValueError(f"the small convolutional network needs at least 13 x 13 pixels, not {image_shape[1:]}")
+    if min(height, width) < 2:
+        raise ValueError(f"the small convolutional network needs at least 17 x 17 pixels, not {image_shape[1:]}")
     return height, width
 
 

@@ -66,13 +66,14 @@ class SOMVAE(nn.Module):
         input_shape: of one sample, `(C, H, W)`, values in [0, 1].
         grid: the map's geometry.
         latent_dim: D.
-        network: `conv`, `conv_small`, `dense`, or `identity`: a self-organising map of the values themselves, trained by gradients.
+        network: `conv`, `conv_small`, `dense`, or `identity`: a self-organising map of the values themselves, trained
+            by gradients.
         gradients: see above.
         weights: of the loss terms.
 
     Raises:
-        ValueError: an image whose sides are no multiples of four, with `network=conv`, or too small; another number of latents than
-            values, with `network=identity`.
+        ValueError: an image whose sides are no multiples of four, with `network=conv`, or below 17 pixels, with
+            `conv_small`; another number of latents than values, with `identity`.
     """
 
     def __init__(

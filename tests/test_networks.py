@@ -169,12 +169,12 @@ def test_convolving_without_the_upsampled_maps_equals_convolving_them(height, wi
     )
 
 
-def test_small_networks_of_somvae_take_images_from_13_pixels():
-    for shape in ((1, 28, 28), (3, 13, 20)):
+def test_small_networks_of_somvae_take_images_from_17_pixels():
+    for shape in ((1, 28, 28), (3, 17, 22)):
         assert networks.somvae_small_encoder(shape, 5)(torch.rand(2, *shape)).shape == (2, 5)
         assert networks.somvae_small_decoder(5, shape)(torch.randn(2, 5)).shape == (2, *shape)
-    with pytest.raises(ValueError, match="at least 13 x 13"):
-        networks.somvae_small_encoder((1, 12, 28), 5)
+    with pytest.raises(ValueError, match="at least 17 x 17"):
+        networks.somvae_small_encoder((1, 16, 28), 5)
 
 
 def test_size_and_start_of_somvae():
