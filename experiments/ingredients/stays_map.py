@@ -1,0 +1,5 @@
+"""Pictures of stays on their map (to come)."""
+
+
+def draw_stays(*_) -> None:
+    pass
