@@ -204,7 +204,9 @@ def main(_run, _config, seed, model, loss, training) -> dict[str, float | None]:
             metrics |= with_prefix(name, final_metrics(tdpsom, part, assignment))
         step = sum(phase.epochs for phase in stages)
         tracker.scalars(metrics, step)
-        draw_stays(tracker, tdpsom, parts["validation"], hours_of, step)
+        latents = latents_of(tdpsom, parts["validation"], assignment)
+        hours = hours_of(tdpsom, parts["validation"], latents)
+        draw_stays(tracker, tdpsom, parts["validation"], hours, latents, step)
         tracker.hparams(_config, metrics)
         checksum = train.description.checksum
         write_record(tracker.folder, ex.path, _config, metrics, progress, provenance, device, checksum)

@@ -158,12 +158,16 @@ class TDPSOM(nn.Module):
         hidden, _ = self.lstm(latents)
         return diagonal_gaussian(self.forecast_head(hidden), self.scale_minimum)
 
-    def forecast(self, latents: Tensor, steps: int) -> Tensor:
-        """Latents `[B, steps, L]` after those `[B, T, L]` given: each predicted mean is the next input."""
+    def forecast(self, latents: Tensor, steps: int, sampled: bool = False) -> Tensor:
+        """Latents `[B, steps, L]` after those `[B, T, L]` given: each prediction is the next input.
+
+        Predictions are means, or samples of the predicted Gaussians.
+        """
         hidden, state = self.lstm(latents)
         following = []
         for _ in range(steps):
-            following.append(diagonal_gaussian(self.forecast_head(hidden[:, -1:]), self.scale_minimum).mean)
+            predicted = diagonal_gaussian(self.forecast_head(hidden[:, -1:]), self.scale_minimum)
+            following.append(predicted.sample() if sampled else predicted.mean)
             hidden, state = self.lstm(following[-1], state)
         return torch.cat(following, dim=1)
 

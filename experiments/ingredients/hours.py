@@ -4,6 +4,7 @@ NumPy arrays in, floats out. Stays, not hours, are drawn anew for the intervals:
 another. All intervals are 95 % percentile intervals of `scipy.stats.bootstrap`.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -247,16 +248,18 @@ def bounds_over_stays(statistic: Callable[[Sums], np.ndarray], stays: int) -> tu
         times = np.bincount((drawn + offsets).ravel(), minlength=len(drawn) * stays).reshape(len(drawn), stays)
         return statistic(lambda counts: times @ counts)
 
-    found = stats.bootstrap(
-        (np.arange(stays),),
-        of_draws,
-        vectorized=True,
-        n_resamples=RESAMPLES,
-        batch=50,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    )
-    return found.confidence_interval.low, found.confidence_interval.high
+    with warnings.catch_warnings(action="ignore"):  # of draws in which a unit wins no hour
+        found = stats.bootstrap(
+            (np.arange(stays),),
+            of_draws,
+            vectorized=True,
+            n_resamples=RESAMPLES,
+            batch=50,
+            method="percentile",
+            rng=np.random.default_rng(0),
+        )
+        low, high = np.nanquantile(found.bootstrap_distribution, (0.025, 0.975), axis=-1)
+    return low, high
 
 
 def mean_with_interval(name: str, values: np.ndarray, with_interval: bool) -> dict[str, float]:
