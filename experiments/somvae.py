@@ -33,9 +33,16 @@ from experiments.ingredients.evaluation import (
     with_prefix,
 )
 from experiments.ingredients.record import Provenance, json_numbers, write_record
-from experiments.ingredients.series import sequences, series
+from experiments.ingredients.series import Series, evaluated_series, sequences, series
 from experiments.ingredients.tracking import Tracker, tracking
 from experiments.ingredients.training import Phase, Trainer, Update, training_ingredient
+from experiments.ingredients.transitions import (
+    SeriesOnMap,
+    Transitions,
+    counted_transitions,
+    draw_transitions,
+    series_metrics,
+)
 from experiments.launch import launch
 from experiments.registration import register
 from models.grid import Grid
@@ -54,7 +61,7 @@ ex.add_config(
     seed=0,
     resume=None,  # folder of an interrupted run to continue
     model=dict(
-        network="conv",  # conv, dense or identity (the paper's GB-SOM: a map of the pixels, trained by gradients)
+        network="conv",  # conv, conv_small, dense or identity (the paper's GB-SOM: a map of the pixels)
         latent_dim=64,
         map_size=[8, 8],  # rows, columns
         torus=False,  # opposite edges of the map touch
@@ -76,7 +83,7 @@ register(
     {
         "seed": at_least(0),
         "resume": optional(text),
-        "model.network": one_of("conv", "dense", "identity"),
+        "model.network": one_of("conv", "conv_small", "dense", "identity"),
         "model.latent_dim": at_least(1),
         "model.map_size": at_least(1),
         "model.gradients": one_of("full", "straight_through", "none"),
@@ -159,12 +166,29 @@ def curve(somvae: SOMVAE, parts: dict[str, Split]) -> Callable[[Phase, int], dic
     return evaluate
 
 
-def final_metrics(somvae: SOMVAE, split: Split) -> dict[str, float]:
-    """All metrics of a split: clustering, topology, reconstruction."""
-    latents = latents_of(somvae, split.inputs)
+def split_metrics(somvae: SOMVAE, split: Split, latents: Tensor) -> dict[str, float]:
+    """All metrics of a split and its latents: clustering, topology, reconstruction."""
     errors = in_chunks(somvae, lambda chunk: squared_error(chunk, reconstructed(somvae, chunk)), split.inputs, CHUNK)
     metrics = map_metrics(latents, split.labels, somvae.centroids, somvae.grid, topology=True)
     return metrics | {"reconstruction_error": errors.mean().item()}
+
+
+def learned_transitions(somvae: SOMVAE) -> Tensor | None:
+    """The table `[K, K]`, or None where nothing trained it."""
+    return somvae.transition_probabilities().detach().cpu() if somvae.weights.gamma > 0 else None
+
+
+def evaluate_series(tracker: Tracker, somvae: SOMVAE, parts: dict[str, Series], step: int) -> dict[str, float]:
+    """Metrics of the sequences of `validation` and `test`, step by step, and pictures of the map in time."""
+    seen = {}
+    for name, part in parts.items():
+        latents = latents_of(somvae, part.frames().inputs)
+        units = in_chunks(somvae, lambda chunk: somvae.distances(chunk).argmin(dim=1), latents).long().cpu()
+        seen[name] = SeriesOnMap(part, latents, units.view(part.labels.shape))
+    tables = Transitions(learned_transitions(somvae), counted_transitions(seen["train"].units, somvae.grid.size))
+    decoded = in_chunks(somvae, somvae.decode, somvae.centroids.detach())
+    draw_transitions(tracker, seen["validation"], tables, somvae.grid, decoded, step)
+    return series_metrics(seen, tables, lambda frames, latents: split_metrics(somvae, frames, latents))
 
 
 def draw(tracker: Tracker, somvae: SOMVAE, dataset: Dataset, step: int) -> None:
@@ -192,16 +216,20 @@ def main(_run, _config, seed, model, loss, training) -> dict[str, float | None]:
     dataset = load_dataset().to(device)
     train = dataset.train
     somvae = build(model, loss, train).to(device)
-    stages = phases(somvae, train.labels, sequences(train, len(dataset.classes), training["batch_size"]), training)
+    sequence = sequences(train, len(dataset.classes), training["batch_size"])
+    stages = phases(somvae, train.labels, sequence, training)
     parts = evaluated_parts(dataset, training["batch_size"])
+    held_out = evaluated_series(dataset, training["batch_size"]) if sequence else None
     with Tracker(_run) as tracker:
         progress = Trainer(somvae, stages, train.inputs, tracker, curve(somvae, parts), _config).run()
         metrics: dict[str, float] = {}
         for name, part in parts.items():
-            metrics |= with_prefix(name, final_metrics(somvae, part))
+            metrics |= with_prefix(name, split_metrics(somvae, part, latents_of(somvae, part.inputs)))
         step = sum(phase.epochs for phase in stages)
-        tracker.scalars(metrics, step)
         draw(tracker, somvae, dataset, step)
+        if held_out:
+            metrics |= evaluate_series(tracker, somvae, held_out, step)
+        tracker.scalars(metrics, step)
         tracker.hparams(_config, metrics)
         write_record(tracker.folder, ex.path, _config, metrics, progress, provenance, device, dataset.checksum)
     print(f"result: {json.dumps(json_numbers(metrics))}")

@@ -20,6 +20,7 @@ DENSE_WIDTHS = (500, 500, 2000)
 CONV_CHANNELS = (32, 64, 128, 256)
 SOMVAE_DENSE_WIDTHS = (256, 128)
 SOMVAE_CHANNELS = 256
+SOMVAE_SMALL_CHANNELS = (32, 128)
 
 
 class Affine(nn.Module):
@@ -116,6 +117,27 @@ class Shift(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         return inputs + self.offset
+
+
+class UpsampledConvolution(nn.Conv2d):
+    """Nearest-neighbour upsampling by two, then a 4x4 convolution padded by 1 before and 2 behind.
+
+    It is computed without the upsampled maps: on each of the four interleaved parts of the result, taps that meet the
+    same value are summed beforehand, which leaves a 3x3 convolution of the small maps with four times the channels
+    (9 instead of 16 products a value, and a quarter of the memory).
+    """
+
+    TAPS = (((1, 0, 0, 0), (0, 1, 1, 0), (0, 0, 0, 1)), ((0, 0, 0, 0), (1, 1, 0, 0), (0, 0, 1, 1)))
+    """For even and odd positions: which of the four taps meet the value before, at and behind the position's own."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__(channels_in, channels_out, 4)
+        self.register_buffer("taps", torch.tensor(self.TAPS, dtype=torch.float32), persistent=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        kernels = torch.einsum("pik, qjl, ockl -> opqcij", self.taps, self.taps, self.weight)
+        parts = F.conv2d(features, kernels.flatten(0, 2), self.bias.repeat_interleave(4), padding=1)
+        return F.pixel_shuffle(parts, 2)
 
 
 class Logit(nn.Module):
@@ -228,13 +250,50 @@ def somvae_conv_decoder(latent_dim: int, output_shape: tuple[int, int, int]) -> 
     network = nn.Sequential(
         glorot_(nn.Linear(latent_dim, SOMVAE_CHANNELS * height * width)),
         ToImage(height, width),
-        nn.Upsample(scale_factor=2),
-        *_wide_convolution(SOMVAE_CHANNELS, SOMVAE_CHANNELS),
+        _started(UpsampledConvolution(SOMVAE_CHANNELS, SOMVAE_CHANNELS)),
         nn.ReLU(),
-        nn.Upsample(scale_factor=2),
-        *_wide_convolution(SOMVAE_CHANNELS, channels),
+        _started(UpsampledConvolution(SOMVAE_CHANNELS, channels)),
     )
     return network.to(memory_format=torch.channels_last)
+
+
+def somvae_small_encoder(input_shape: tuple[int, int, int], latent_dim: int) -> nn.Sequential:
+    """`[B, C, H, W]` -> 4x4 convolutions of 32 and 128 channels without padding, each pooled -> `[B, latent_dim]`.
+
+    Source: the public SOM-VAE notebook in PyTorch.
+    """
+    narrow, wide = SOMVAE_SMALL_CHANNELS
+    height, width = _small_shape(input_shape)
+    return nn.Sequential(
+        nn.Conv2d(input_shape[0], narrow, 4),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(narrow, wide, 4),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        ToVector(),
+        nn.Linear(wide * height * width, latent_dim),
+    ).to(memory_format=torch.channels_last)
+
+
+def somvae_small_decoder(latent_dim: int, output_shape: tuple[int, int, int]) -> nn.Sequential:
+    """`[B, latent_dim]` -> 128 linear feature maps -> upsampled, 4x4 -> upsampled to the image, 3x3, 1x1 -> logits.
+
+    The notebook does not say how many channels lie between; ours mirror the encoder.
+    """
+    narrow, wide = SOMVAE_SMALL_CHANNELS
+    height, width = _small_shape(output_shape)
+    return nn.Sequential(
+        nn.Linear(latent_dim, wide * height * width),
+        ToImage(height, width),
+        nn.Upsample(scale_factor=2),
+        nn.Conv2d(wide, narrow, 4),
+        nn.ReLU(),
+        nn.Upsample(size=output_shape[1:]),
+        nn.Conv2d(narrow, narrow, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(narrow, output_shape[0], 1),
+    ).to(memory_format=torch.channels_last)
 
 
 def identity_encoder(input_shape: tuple[int, ...], latent_dim: int) -> nn.Module:
@@ -250,11 +309,15 @@ def identity_decoder(latent_dim: int, output_shape: tuple[int, ...]) -> nn.Modul
 
 
 def _wide_convolution(channels_in: int, channels_out: int) -> tuple[nn.Module, nn.Conv2d]:
-    """4x4, padded by 1 before and 2 behind; kernels start truncated-normal (0.1), biases at 0.1."""
-    layer = nn.Conv2d(channels_in, channels_out, 4)
+    """4x4, padded by 1 before and 2 behind."""
+    return nn.ZeroPad2d((1, 2, 1, 2)), _started(nn.Conv2d(channels_in, channels_out, 4))
+
+
+def _started(layer: nn.Conv2d) -> nn.Conv2d:
+    """The layer with SOM-VAE's initial values: kernels truncated-normal (0.1), biases 0.1."""
     nn.init.trunc_normal_(layer.weight, std=0.1, a=-0.2, b=0.2)
     nn.init.constant_(layer.bias, 0.1)
-    return nn.ZeroPad2d((1, 2, 1, 2)), layer
+    return layer
 
 
 def _pooled_shape(image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -262,6 +325,14 @@ def _pooled_shape(image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
     if height % 4 or width % 4:
         raise ValueError(f"the convolutional network halves images twice, so {height} x {width} pixels do not fit")
     return channels, height // 4, width // 4
+
+
+def _small_shape(image_shape: tuple[int, int, int]) -> tuple[int, int]:
+    """What two unpadded 4x4 convolutions, each pooled, leave of an image: 28 -> 25 -> 12 -> 9 -> 4."""
+    height, width = (((size - 3) // 2 - 3) // 2 for size in image_shape[1:])
+    if min(height, width) < 2:
+        raise ValueError(f"the small convolutional network needs at least 17 x 17 pixels, not {image_shape[1:]}")
+    return height, width
 
 
 def initialize(network: nn.Sequential) -> nn.Sequential:

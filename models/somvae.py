@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 NETWORKS = {
     "conv": (networks.somvae_conv_encoder, networks.somvae_conv_decoder),
+    "conv_small": (networks.somvae_small_encoder, networks.somvae_small_decoder),
     "dense": (networks.somvae_dense_encoder, networks.somvae_dense_decoder),
     "identity": (networks.identity_encoder, networks.identity_decoder),
 }
@@ -65,13 +66,14 @@ class SOMVAE(nn.Module):
         input_shape: of one sample, `(C, H, W)`, values in [0, 1].
         grid: the map's geometry.
         latent_dim: D.
-        network: `conv`, `dense`, or `identity`: a self-organising map of the values themselves, trained by gradients.
+        network: `conv`, `conv_small`, `dense`, or `identity`: a self-organising map of the values themselves, trained
+            by gradients.
         gradients: see above.
         weights: of the loss terms.
 
     Raises:
-        ValueError: an image whose sides are no multiples of four, with `network=conv`; another number of latents than
-            values, with `network=identity`.
+        ValueError: an image whose sides are no multiples of four, with `network=conv`, or below 17 pixels, with
+            `conv_small`; another number of latents than values, with `identity`.
     """
 
     def __init__(
@@ -121,8 +123,11 @@ class SOMVAE(nn.Module):
         """P `[K, K]`: row i holds the probabilities of the units that may follow unit i."""
         return self.transition_logits.softmax(dim=1)
 
-    def joint_loss(self, inputs: Tensor) -> dict[str, Tensor]:
-        """Everything; where transitions have a weight, `inputs` `[T, C, H, W]` are one sequence in its order."""
+    def joint_loss(self, inputs: Tensor, starts: Tensor | None = None) -> dict[str, Tensor]:
+        """Everything. Where transitions have a weight, `inputs` `[B, C, H, W]` are sequences one behind the other.
+
+        `starts` `[B]` is true where a sequence begins; without it there is one.
+        """
         weights = self.weights
         latents = self.encode(inputs)
         distances = self.distances(latents)
@@ -134,8 +139,9 @@ class SOMVAE(nn.Module):
         loss = sum(reconstruction.values()) + weights.alpha * commitment + weights.beta * som
         terms = {**reconstruction, "commitment": commitment, "som": som}
         if weights.temporal:
-            terms["transition"] = self.transition_nll(winners)
-            terms["smoothness"] = self.smoothness(distances, winners)
+            before = predecessors(winners, starts)
+            terms["transition"] = self.transition_nll(winners, before)
+            terms["smoothness"] = self.smoothness(distances, before)
             gamma = weights.gamma**2 if weights.gamma_twice else weights.gamma
             loss = loss + gamma * terms["transition"] + weights.tau * terms["smoothness"]
         return {"loss": loss, **terms}
@@ -149,21 +155,25 @@ class SOMVAE(nn.Module):
             terms["reconstruction_e"] = F.mse_loss(self.decode_latents(latents), inputs)
         return terms
 
-    def transition_loss(self, inputs: Tensor) -> dict[str, Tensor]:
-        """The transitions of one sequence `[T, C, H, W]` alone: the networks and the centroids stay."""
+    def transition_loss(self, inputs: Tensor, starts: Tensor | None = None) -> dict[str, Tensor]:
+        """The transitions of sequences alone, as in `joint_loss`: the networks and the centroids stay."""
         with torch.no_grad():
             winners = self.distances(self.encode(inputs)).argmin(dim=1)
-        return {"loss": self.weights.gamma * self.transition_nll(winners)}
+        return {"loss": self.weights.gamma * self.transition_nll(winners, predecessors(winners, starts))}
 
-    def transition_nll(self, winners: Tensor) -> Tensor:
-        """Mean negative log probability of the winners `[T]`, each given its predecessor."""
-        return F.cross_entropy(self.transition_logits[predecessors(winners)], winners)
+    def transition_nll(self, winners: Tensor, before: Tensor) -> Tensor:
+        """Mean negative log probability of winners `[B]`, each given the winner `before` it, `[B]`."""
+        return F.cross_entropy(self.transition_logits[before], winners)
 
-    def smoothness(self, distances: Tensor, winners: Tensor) -> Tensor:
-        """Mean of `P[k_(t-1), j] d_tj` for squared distances `[T, K]` and winners `[T]`."""
-        return (self.transition_logits[predecessors(winners)].softmax(dim=1) * distances).mean()
+    def smoothness(self, distances: Tensor, before: Tensor) -> Tensor:
+        """Mean of `P[k_(t-1), j] d_tj` for squared distances `[B, K]` and the winners before, `[B]`."""
+        return (self.transition_logits[before].softmax(dim=1) * distances).mean()
 
 
-def predecessors(winners: Tensor) -> Tensor:
-    """The winner one step before each of a sequence's winners `[T]`; the first precedes itself."""
-    return torch.cat([winners[:1], winners[:-1]])
+def predecessors(winners: Tensor, starts: Tensor | None = None) -> Tensor:
+    """The winner one step before each of the winners `[B]` of sequences; the first of a sequence precedes itself.
+
+    `starts` `[B]` is true where a sequence begins; without it all are one.
+    """
+    before = torch.cat([winners[:1], winners[:-1]])
+    return before if starts is None else torch.where(starts, winners, before)

@@ -7,6 +7,7 @@ from models.networks import Affine, Block, ToImage, ToVector
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 DENSE = [(1, 8, 8), (1, 7, 9), (3, 5, 5), (1, 1, 1)]
@@ -152,6 +153,28 @@ def test_conv_networks_of_somvae_take_images_with_sides_that_are_multiples_of_fo
     monkeypatch.setattr(networks, "SOMVAE_CHANNELS", 8)
     assert networks.somvae_conv_encoder(shape, 3)(torch.rand(2, *shape)).shape == (2, 3)
     assert networks.somvae_conv_decoder(3, shape)(torch.randn(2, 3)).shape == (2, *shape)
+
+
+@pytest.mark.parametrize(("height", "width", "channels"), [(7, 7, 5), (1, 3, 2), (4, 6, 1)])
+def test_convolving_without_the_upsampled_maps_equals_convolving_them(height, width, channels):
+    layer = networks.UpsampledConvolution(3, channels).double()
+    features = torch.randn(2, 3, height, width, dtype=torch.float64, requires_grad=True)
+    plain = F.conv2d(F.pad(F.interpolate(features, scale_factor=2), (1, 2, 1, 2)), layer.weight, layer.bias)
+    weights = torch.randn_like(plain)
+    variables = (features, layer.weight, layer.bias)
+    torch.testing.assert_close(layer(features), plain)
+    torch.testing.assert_close(
+        torch.autograd.grad((layer(features) * weights).sum(), variables),
+        torch.autograd.grad((plain * weights).sum(), variables),
+    )
+
+
+def test_small_networks_of_somvae_take_images_from_17_pixels():
+    for shape in ((1, 28, 28), (3, 17, 22)):
+        assert networks.somvae_small_encoder(shape, 5)(torch.rand(2, *shape)).shape == (2, 5)
+        assert networks.somvae_small_decoder(5, shape)(torch.randn(2, 5)).shape == (2, *shape)
+    with pytest.raises(ValueError, match="at least 17 x 17"):
+        networks.somvae_small_encoder((1, 16, 28), 5)
 
 
 def test_size_and_start_of_somvae():

@@ -41,7 +41,11 @@ def weights_with_gamma_once(**weights):
 LOSS_DEFECTS = {
     "torus": (parity, "Grid", lambda height, width, torus: Grid(height, width, torus=True)),
     "gamma once": (parity, "SOMVAELossWeights", weights_with_gamma_once),
-    "successors for predecessors": (somvae, "predecessors", lambda winners: torch.cat([winners[1:], winners[-1:]])),
+    "successors for predecessors": (
+        somvae,
+        "predecessors",
+        lambda winners, starts: torch.cat([winners[1:], winners[-1:]]),
+    ),
 }
 
 

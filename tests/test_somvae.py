@@ -5,8 +5,14 @@ from pathlib import Path
 
 from experiments import somvae
 from experiments.errors import UserError
-from experiments.ingredients.data import Split
-from experiments.ingredients.series import by_saturated_pixels, interpolate, of_next_class, sequences
+from experiments.ingredients.data import Dataset, Split
+from experiments.ingredients.series import (
+    by_saturated_pixels,
+    evaluated_series,
+    interpolate,
+    of_next_class,
+    sequences,
+)
 from models import networks
 from models.grid import Grid
 from models.somvae import SOMVAE, LossWeights
@@ -20,6 +26,7 @@ CONFIGS = {path.stem for path in (Path(__file__).parents[1] / "configs" / "somva
 SHORT = "fast training.joint_epochs=1 data.limit=100 "
 STATIC = "series.enabled=False loss.gamma=0.0 loss.tau=0.0 "
 PICTURES = {"decoded_map", "hit_map", "label_map", "u_matrix", "nearest_samples", "reconstructions"}
+SERIES_PICTURES = {"transition_graph", "paths_on_map", "sampled_paths"}
 
 run = partial(command_line.run, somvae.ex)
 
@@ -143,6 +150,16 @@ def test_losses_equal_plain_loops(torus, gamma_twice):
     assert terms["loss"] == pytest.approx(total, rel=1e-4)
 
 
+def test_sequences_one_behind_the_other_are_each_their_own():
+    made = model()
+    one, other = images(5), images(5).flip(0)
+    both = made.joint_loss(torch.cat([one, other]), torch.arange(10) % 5 == 0)
+    apart = [made.joint_loss(inputs) for inputs in (one, other)]
+    for name, value in both.items():
+        torch.testing.assert_close(value, (apart[0][name] + apart[1][name]) / 2)
+    assert not torch.isclose(both["transition"], made.joint_loss(torch.cat([one, other]))["transition"])
+
+
 def test_a_map_of_the_values_themselves_learns_by_commitment_and_neighbourhood_alone():
     weights = LossWeights(alpha=1.0, beta=0.9, gamma=0.0, tau=0.0)
     made = SOMVAE(
@@ -221,7 +238,7 @@ def test_sequences_lead_to_any_image_of_the_next_class():
 def test_saturated_pixels_are_drawn_as_often_as_the_comparison_of_images_finds_them():
     train = Split(torch.randint(0, 4, (12, 1, 3, 3), generator=torch.Generator().manual_seed(1)) / 3, torch.zeros(12))
     images = train.inputs.double()
-    draw = by_saturated_pixels(train)
+    draw = by_saturated_pixels(train, 3)
     for start in range(3):
         found = torch.nonzero(images == (images[start] + 1) % 10)[:, 0]  # labels[i] is an image in the original
         expected = torch.bincount(found, minlength=12) / len(found)
@@ -245,13 +262,35 @@ def test_one_step_sees_one_sequence():
     assert spread.std().item() == pytest.approx(0.01, rel=0.1)
 
 
+def test_evaluated_sequences_are_the_same_for_every_seed_and_labelled_frame_by_frame():
+    split = ramp()
+    dataset = Dataset("ramp", split, split, split, ("a", "b", "c"), "")
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    found = evaluated_series(dataset, 10, end="next_class", noise=0.0)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(6)
+    for name, part in evaluated_series(dataset, 10, end="next_class", noise=0.0).items():
+        assert torch.equal(part.inputs, found[name].inputs)
+    part = found["test"]
+    assert part.inputs.shape == (60, 10, 1, 2, 2)
+    first, last = part.labels[:, 0], part.labels[:, -1]
+    assert sorted(first.tolist()) == sorted(split.labels.tolist())
+    assert torch.equal(last, (first + 1) % 3)
+    shown = [(frames[[0, -1]].mean(dim=(1, 2, 3)), frames.mean(dim=(1, 2, 3))) for frames in part.inputs]
+    for labels, (ends, values) in zip(part.labels, shown, strict=True):
+        nearer = (values[:, None] - ends).abs().argmin(dim=1)
+        clear = ((values[:, None] - ends).abs().diff(dim=1).abs() > 0.05).flatten()
+        assert torch.equal(labels[clear], labels[[0, -1]][nearer][clear])
+
+
 def test_images_stay_images_without_series():
     assert sequences(ramp(), 3, 10, enabled=False, end="next_class", noise=0.01) is None
 
 
 def test_a_set_without_saturated_pixels_says_so():
     with pytest.raises(UserError, match=r"saturated_pixels finds no end .* use series.end=next_class"):
-        by_saturated_pixels(ramp())
+        by_saturated_pixels(ramp(), 3)
 
 
 # The experiment
@@ -275,7 +314,7 @@ def test_a_run_leaves_its_result_its_record_and_its_pictures(fast):
     assert [(row["phase"], row["epoch"]) for row in record["curve"]] == [("joint", 1), ("joint", 2), ("joint", 3)]
     terms = {"reconstruction_q", "reconstruction_e", "commitment", "som", "transition", "smoothness"}
     assert terms < set(record["curve"][-1])
-    assert {path.stem for path in (fast.folder / "figures").glob("*.png")} == PICTURES
+    assert {path.stem for path in (fast.folder / "figures").glob("*.png")} == PICTURES | SERIES_PICTURES
     assert list((fast.folder / "tensorboard").glob("events.out.tfevents.*"))
 
 
@@ -307,7 +346,9 @@ def test_models_of_many_kinds(tmp_path, settings):
     assert finished.status == 0, finished.errors
     undefined = {"topographic_error", "topographic_error_4"} if "[1, 1]" in settings else set()
     assert {name.partition("/")[2] for name, value in finished.metrics.items() if value is None} == undefined
-    assert {path.stem for path in (finished.folder / "figures").glob("*.png")} == PICTURES
+    pictures = PICTURES if STATIC in settings else PICTURES | SERIES_PICTURES
+    assert {path.stem for path in (finished.folder / "figures").glob("*.png")} == pictures
+    assert ("test_series/transition_nll" in finished.metrics) == ("loss.gamma=0.0" not in settings)
 
 
 @pytest.mark.parametrize(
@@ -316,7 +357,7 @@ def test_models_of_many_kinds(tmp_path, settings):
         ("training.batch_size=1", "a series of training.batch_size=1 frames is too short: it needs at least two"),
         ("model.map_size='[20, 20]'", "model.map_size=[20, 20] has more units than the 100 samples: lower it"),
         ("series.enabled=False", "loss.gamma and loss.tau need an order in time: use series.enabled=True, or set both"),
-        ("data.limit=10 model.map_size='[2, 2]'", "series.end=next_class needs training images of every class"),
+        ("data.limit=10 model.map_size='[2, 2]'", "series.end=next_class needs images of every class in every split"),
         (
             "model.network=conv data.image_size=10",
             "10 x 10 pixels do not fit: change data.image_size, model.latent_dim or",
@@ -381,8 +422,7 @@ def test_a_resumed_run_keeps_its_map(fast, tmp_path):
 
 
 def test_the_published_settings_are_all_there():
-    static = {f"{data}{units}" for data in ("mnist", "fmnist") for units in ("", "_k64")}
-    series = {"mnist_series", "fmnist_series", "mnist_series_no_transitions", "mnist_faithful"}
-    others = {"mnist_gradcopy", "mnist_no_grads", "digits", "fast"}
-    baselines = {f"{data}_{model}" for data in ("mnist", "fmnist") for model in ("vqvae", "gbsom")}
-    assert static | series | others | baselines == CONFIGS
+    static = {f"{data}{units}" for data in ("mnist", "fmnist") for units in ("", "_k64", "_k512")}
+    series = {"mnist_series", "fmnist_series", "mnist_series_no_transitions", "mnist_faithful", "mnist_notebook"}
+    table_1 = {f"{data}_{row}" for data in ("mnist", "fmnist") for row in ("vqvae", "gbsom", "gradcopy", "no_grads")}
+    assert static | series | table_1 | {"digits", "fast"} == CONFIGS

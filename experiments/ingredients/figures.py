@@ -55,9 +55,9 @@ LEFT, RIGHT, BOTTOM, SIDE = 0.6, 0.25, 0.5, 1.5  # inches around the drawing; SI
 @matplotlib.rc_context(STYLE)
 def decoded_map(images: np.ndarray, grid: Grid) -> Figure:
     """Each unit's centroid as a picture, decoded where it is a latent; `images` [K, C, H, W]."""
-    images = _check(images, grid)
-    figure, axes = _map_figure(grid, "Decoded map", "each picture: what one unit's centroid stands for", images)
-    _draw_pictures(axes, images.reshape(*grid.shape, *images.shape[1:]))
+    images = check(images, grid)
+    figure, axes = map_figure(grid, "Decoded map", "each picture: what one unit's centroid stands for", images)
+    draw_pictures(axes, images.reshape(*grid.shape, *images.shape[1:]))
     return figure
 
 
@@ -67,12 +67,12 @@ def nearest_samples(inputs: np.ndarray, points: np.ndarray, centroids: np.ndarra
 
     Distances are those of the latent `points` [N, D] to the `centroids` [K, D].
     """
-    inputs, centroids = np.asarray(inputs), _check(centroids, grid)
+    inputs, centroids = np.asarray(inputs), check(centroids, grid)
     nearest = nearest_won(points, centroids)
     note = "each picture: the input nearest to a unit's centroid, among those that the unit wins"
-    figure, axes = _map_figure(grid, "Nearest samples", note, inputs)
-    _draw_pictures(axes, inputs[nearest].reshape(*grid.shape, *inputs.shape[1:]))
-    _hatch(axes, nearest < 0, grid)
+    figure, axes = map_figure(grid, "Nearest samples", note, inputs)
+    draw_pictures(axes, inputs[nearest].reshape(*grid.shape, *inputs.shape[1:]))
+    hatch(axes, nearest < 0, grid)
     return figure
 
 
@@ -88,12 +88,12 @@ def nearest_won(points: np.ndarray, centroids: np.ndarray) -> np.ndarray:
 @matplotlib.rc_context(STYLE)
 def hit_map(hits: np.ndarray, grid: Grid) -> Figure:
     """How many points each unit wins; `hits` [K]."""
-    hits = _check(hits, grid).astype(np.int64)
+    hits = check(hits, grid).astype(np.int64)
     note = f"{hits.sum():,} points; {np.count_nonzero(hits)} of {grid.size} units win at least one"
-    figure, axes = _map_figure(grid, "Hit map", note, side=SIDE)
+    figure, axes = map_figure(grid, "Hit map", note, side=SIDE)
     _draw_values(axes, np.where(hits > 0, hits, np.nan), grid, "points that the unit wins", from_zero=True)
     if _cell_width(grid) >= 0.38:
-        _write(axes, [f"{count:,}" if count else "" for count in hits], grid)
+        write_in_cells(axes, [f"{count:,}" if count else "" for count in hits], grid)
     return figure
 
 
@@ -103,13 +103,13 @@ def label_map(counts: np.ndarray, class_names: Sequence[str], grid: Grid) -> Fig
 
     Of classes that are equally frequent in a unit the first is drawn.
     """
-    counts = _check(counts, grid)
+    counts = check(counts, grid)
     if counts.shape[1] != len(class_names):
         raise ValueError(f"{counts.shape[1]} classes counted, {len(class_names)} class names given")
     hits, majority = counts.sum(axis=1), counts.argmax(axis=1)
     share = counts.max(axis=1) / np.maximum(hits, 1)
     purity = counts.max(axis=1).sum() / max(hits.sum(), 1)
-    colours = _class_colours(len(class_names))
+    colours = class_colours(len(class_names))
     short = all(len(name) <= 2 for name in class_names)
     marks = list(class_names) if short else [str(index) for index in range(len(class_names))]
     key = [
@@ -121,7 +121,7 @@ def label_map(counts: np.ndarray, class_names: Sequence[str], grid: Grid) -> Fig
     note = "colour: most frequent class of the unit; area of the square: its share of the unit's points"
     note += "; small number: points" if numbers else ""
     note += f"; purity of all {hits.sum():,} points: {purity:.3f}"
-    figure, axes = _map_figure(grid, "Label map", note, side=SIDE, least_height=0.19 * (len(key) + 1))
+    figure, axes = map_figure(grid, "Label map", note, side=SIDE, least_height=0.19 * (len(key) + 1))
     for unit, (row, column) in enumerate(grid.coordinates.tolist()):
         side = 0.96 * np.sqrt(share[unit])
         corner = (column - side / 2, row - side / 2)
@@ -129,13 +129,15 @@ def label_map(counts: np.ndarray, class_names: Sequence[str], grid: Grid) -> Fig
             axes.add_patch(
                 Rectangle(corner, side, side, facecolor=colours[majority[unit]], linewidth=0, gid=f"unit {unit}")
             )
-    _hatch(axes, hits == 0, grid)
+    hatch(axes, hits == 0, grid)
     if _cell_width(grid) >= 0.2:
-        inks = [_ink(colours[index]) for index in majority]
+        inks = [ink_on(colours[index]) for index in majority]
         used = hits > 0
-        _write(axes, np.where(used, np.take(marks, majority), ""), grid, 10 if numbers else 7, inks, -0.1 * numbers)
+        write_in_cells(
+            axes, np.where(used, np.take(marks, majority), ""), grid, 10 if numbers else 7, inks, -0.1 * numbers
+        )
         if numbers:
-            _write(axes, [f"{count:,}" if count else "" for count in hits], grid, 6, inks, 0.2)
+            write_in_cells(axes, [f"{count:,}" if count else "" for count in hits], grid, 6, inks, 0.2)
     axes.legend(handles=key, title="class", loc="upper left", bbox_to_anchor=(1, 1), alignment="left")
     return figure
 
@@ -144,14 +146,14 @@ def label_map(counts: np.ndarray, class_names: Sequence[str], grid: Grid) -> Fig
 def u_matrix(centroids: np.ndarray, grid: Grid) -> Figure:
     """Unified distance matrix: how far each of the `centroids` [K, D] lies from its neighbours on the grid."""
     mean = neighbour_distances(centroids, grid)
-    figure, axes = _map_figure(grid, "U-matrix", "bright: far from its neighbours, a border between regions", side=SIDE)
+    figure, axes = map_figure(grid, "U-matrix", "bright: far from its neighbours, a border between regions", side=SIDE)
     _draw_values(axes, mean, grid, "mean Euclidean distance\nto neighbouring centroids")
     return figure
 
 
 def neighbour_distances(centroids: np.ndarray, grid: Grid) -> np.ndarray:
     """[K]: mean Euclidean distance of each of the `centroids` [K, D] to its neighbours; NaN without any."""
-    centroids = _check(centroids, grid).astype(np.float64)
+    centroids = check(centroids, grid).astype(np.float64)
     neighbours = grid.neighbours.numpy()
     exists = (neighbours >= 0) & (neighbours != np.arange(grid.size)[:, None])
     distances = np.stack([np.linalg.norm(centroids - centroids[step], axis=1) for step in neighbours.T], axis=1)
@@ -162,9 +164,11 @@ def neighbour_distances(centroids: np.ndarray, grid: Grid) -> np.ndarray:
 @matplotlib.rc_context(STYLE)
 def map_in_plane(points: np.ndarray, centroids: np.ndarray, grid: Grid) -> Figure:
     """The map among `points` [N, 2]: its `centroids` [K, 2], and a line between every two neighbours on the grid."""
-    points, centroids = np.asarray(points), _check(centroids, grid)
-    figure, top = _figure(LEFT + 5.0 + RIGHT, 5.0, "Map in the plane", "each line joins two units that are neighbours")
-    axes = _place(figure, LEFT, top, 5.0, 5.0)
+    points, centroids = np.asarray(points), check(centroids, grid)
+    figure, top = figure_with_heading(
+        LEFT + 5.0 + RIGHT, 5.0, "Map in the plane", "each line joins two units that are neighbours"
+    )
+    axes = place(figure, LEFT, top, 5.0, 5.0)
     axes.scatter(*points.T, s=4, color="#cccccc", linewidth=0)
     units, sides = np.nonzero(grid.neighbours.numpy() >= 0)
     ends = np.stack([centroids[units], centroids[grid.neighbours.numpy()[units, sides]]], axis=1)  # [lines, 2, 2]
@@ -189,9 +193,9 @@ def reconstructions(originals: np.ndarray, reconstructed: np.ndarray) -> Figure:
     height, width = 2 * lines * cell * originals.shape[2] / originals.shape[3], columns * cell
     error = ((originals - reconstructed) ** 2).mean()
     note = f"each input above its reconstruction; mean squared error per value: {error:.4f}"
-    figure, top = _figure(LEFT + 0.5 + width + RIGHT, height - 0.3, "Reconstructions", note)
-    axes = _place(figure, LEFT + 0.5, top, width, height)
-    _draw_pictures(axes, pictures.reshape(2 * lines, *pictures.shape[2:]))
+    figure, top = figure_with_heading(LEFT + 0.5 + width + RIGHT, height - 0.3, "Reconstructions", note)
+    axes = place(figure, LEFT + 0.5, top, width, height)
+    draw_pictures(axes, pictures.reshape(2 * lines, *pictures.shape[2:]))
     for line in range(1, lines):
         axes.axhline(2 * line - 0.5, color="white", linewidth=6)
     axes.set_xticks([])
@@ -253,14 +257,14 @@ def curve_comparison(
     return figure
 
 
-def _check(values: np.ndarray, grid: Grid) -> np.ndarray:
+def check(values: np.ndarray, grid: Grid) -> np.ndarray:
     values = np.asarray(values)
     if len(values) != grid.size:
         raise ValueError(f"{len(values)} entries do not fit a map of {grid.size} units")
     return values
 
 
-def _figure(width: float, height: float, title: str, note: str) -> tuple[Figure, float]:
+def figure_with_heading(width: float, height: float, title: str, note: str) -> tuple[Figure, float]:
     """A figure with a heading above `height` inches for the drawing, and the drawing's upper edge in inches."""
     width = max(width, 4.2)
     lines = textwrap.wrap(note, int((width - 0.3) * 17))
@@ -273,7 +277,7 @@ def _figure(width: float, height: float, title: str, note: str) -> tuple[Figure,
     return figure, total - heading - 0.1
 
 
-def _place(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
+def place(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
     """Axes at a place given in inches from the figure's lower left corner."""
     across, up = figure.get_size_inches()
     return figure.add_axes((left / across, (top - height) / up, width / across, height / up))
@@ -285,7 +289,7 @@ def _cell_width(grid: Grid) -> float:
     return min(0.7, max(5.6 / longest, 0.3), 12 / longest)
 
 
-def _map_figure(
+def map_figure(
     grid: Grid, title: str, note: str, images: np.ndarray | None = None, side: float = RIGHT, least_height: float = 1.4
 ) -> tuple[Figure, Axes]:
     """Axes in which unit (row, column) is the cell around that point; cells as high as `images` ask for."""
@@ -294,8 +298,10 @@ def _map_figure(
     width, height = columns * _cell_width(grid), rows * _cell_width(grid) * aspect
     title += f" ({rows} × {columns} {'torus' if grid.torus else 'units'})"
     note += "; opposite edges of the torus are neighbours" if grid.torus else ""
-    figure, top = _figure(LEFT + width + side, max(height, least_height if side > RIGHT else 0), title, note)
-    axes = _place(figure, LEFT, top, width, height)
+    figure, top = figure_with_heading(
+        LEFT + width + side, max(height, least_height if side > RIGHT else 0), title, note
+    )
+    axes = place(figure, LEFT, top, width, height)
     axes.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5), xlabel="column", ylabel="row")
     axes.xaxis.set_major_locator(MaxNLocator(16, integer=True, min_n_ticks=1))
     axes.yaxis.set_major_locator(MaxNLocator(16, integer=True, min_n_ticks=1))
@@ -310,7 +316,7 @@ def mosaic(pictures: np.ndarray) -> np.ndarray:
     return pictures.transpose(0, 3, 1, 4, 2).reshape(rows * height, columns * width, channels)
 
 
-def _draw_pictures(axes: Axes, pictures: np.ndarray) -> None:
+def draw_pictures(axes: Axes, pictures: np.ndarray) -> None:
     """`pictures` [rows, columns, C, H, W] as one mosaic, a thin white line between them."""
     rows, columns, channels, _, _ = pictures.shape
     if channels not in (1, 3):
@@ -329,16 +335,16 @@ def _draw_pictures(axes: Axes, pictures: np.ndarray) -> None:
 def _draw_values(axes: Axes, values: np.ndarray, grid: Grid, label: str, from_zero: bool = False) -> None:
     """`values` [K] as colours with a colour bar; NaN is hatched."""
     image = axes.imshow(values.reshape(grid.shape), cmap=COLOUR_MAP, vmin=0 if from_zero else None, aspect="auto")
-    _hatch(axes, np.isnan(values), grid)
+    hatch(axes, np.isnan(values), grid)
     figure = axes.figure
     across, up = figure.get_size_inches()
     box = axes.get_position()
     height = max(box.height * up, 1.4)
-    bar = _place(figure, box.x1 * across + 0.15, box.y1 * up, 0.15, height)
+    bar = place(figure, box.x1 * across + 0.15, box.y1 * up, 0.15, height)
     figure.colorbar(image, cax=bar, label=label).outline.set_visible(False)
 
 
-def _hatch(axes: Axes, empty: np.ndarray, grid: Grid) -> None:
+def hatch(axes: Axes, empty: np.ndarray, grid: Grid) -> None:
     for row, column in grid.coordinates.numpy()[empty].tolist():
         axes.add_patch(
             Rectangle(
@@ -347,24 +353,24 @@ def _hatch(axes: Axes, empty: np.ndarray, grid: Grid) -> None:
         )
 
 
-def _write(
+def write_in_cells(
     axes: Axes, texts: Sequence[str], grid: Grid, size: float = 7, inks: Sequence[str] | None = None, lower: float = 0
 ) -> None:
     """One of `texts` [K] in each cell, `lower` cells below its middle; without `inks`, readable on the drawn values."""
     if inks is None:
         image = axes.images[0]
-        inks = [_ink(colour[:3]) for colour in image.to_rgba(image.get_array()).reshape(-1, 4)]
+        inks = [ink_on(colour[:3]) for colour in image.to_rgba(image.get_array()).reshape(-1, 4)]
     for text, ink, (row, column) in zip(texts, inks, grid.coordinates.tolist(), strict=True):
         axes.text(column, row + lower, text, ha="center", va="center", size=size, color=ink)
 
 
-def _ink(colour: Sequence[float]) -> str:
+def ink_on(colour: Sequence[float]) -> str:
     """Black or white, whichever is easier to read on `colour`."""
     red, green, blue = to_rgb(colour)
     return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
 
 
-def _class_colours(number: int) -> list[tuple[float, float, float]]:
+def class_colours(number: int) -> list[tuple[float, float, float]]:
     if number <= len(COLOURS):
         return [to_rgb(colour) for colour in COLOURS[:number]]
     return [to_rgb(colour) for colour in matplotlib.colormaps[MANY_COLOURS](np.linspace(0, 1, number))]
@@ -409,9 +415,11 @@ def _panels(number: int, title: str, note: str, columns: int = 3) -> tuple[Figur
     lines = -(-number // columns)
     width, height, gap_across, gap_down = 3.1, 2.1, 0.7, 0.75
     across = columns * width + (columns - 1) * gap_across
-    figure, top = _figure(LEFT + 0.1 + across + RIGHT, lines * height + (lines - 1) * gap_down + 0.25, title, note)
+    figure, top = figure_with_heading(
+        LEFT + 0.1 + across + RIGHT, lines * height + (lines - 1) * gap_down + 0.25, title, note
+    )
     return figure, [
-        _place(
+        place(
             figure,
             LEFT + 0.1 + index % columns * (width + gap_across),
             top - 0.25 - index // columns * (height + gap_down),

@@ -1,0 +1,87 @@
+"""Tables of transitions: counting, likelihood, drawn paths, and the pictures of them."""
+
+from itertools import pairwise
+
+from experiments.ingredients import figures_series
+from experiments.ingredients.transitions import counted_transitions, sampled_path, transition_nll
+from models.grid import Grid
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import chisquare
+
+GRID = Grid(2, 3, torus=False)
+
+
+def walks(table, count, length):
+    torch.manual_seed(0)
+    return torch.tensor([sampled_path(table, index % len(table), length) for index in range(count)])
+
+
+@pytest.fixture(scope="module")
+def table():
+    torch.manual_seed(1)
+    return (3 * torch.randn(6, 6)).softmax(dim=1)
+
+
+def test_counting_equals_a_plain_loop():
+    units = torch.randint(0, 4, (5, 7), generator=torch.Generator().manual_seed(0))
+    counts = np.full((4, 4), 1 / 4)
+    for sequence in units.tolist():
+        for before, after in pairwise(sequence):
+            counts[before, after] += 1
+    expected = torch.from_numpy(counts / counts.sum(axis=1, keepdims=True)).float()
+    torch.testing.assert_close(counted_transitions(units, 4), expected)
+
+
+def test_a_unit_that_never_occurs_may_lead_anywhere():
+    assert torch.equal(counted_transitions(torch.zeros(1, 3, dtype=torch.long), 4)[3], torch.full((4,), 0.25))
+
+
+def test_no_table_explains_sequences_better_than_their_own_counts(table):
+    units = walks(table, 200, 40)
+    counted = counted_transitions(units, 6)
+    assert transition_nll(counted, units) < transition_nll(table, units) < transition_nll(table.roll(1, 0), units)
+    assert (counted - table).abs().max() < 0.06
+
+
+def test_walks_follow_their_table(table):
+    following = [sampled_path(table, 2, 2)[1] for _ in range(3000)]
+    often = (table[2] * 3000 > 5).numpy()
+    observed = torch.bincount(torch.tensor(following), minlength=6).numpy()[often]
+    expected = table[2].double().numpy()[often]
+    assert chisquare(observed, expected / expected.sum() * observed.sum()).pvalue > 1e-3
+
+
+def test_the_graph_draws_the_likely_transitions_between_used_units(table):
+    hits = np.array([4, 0, 2, 1, 5, 3])
+    figure = figures_series.transition_graph(table.numpy(), hits, GRID)
+    used = hits > 0
+    expected = [(i, j) for i in range(6) for j in range(6) if i != j and used[i] and used[j] and table[i, j] >= 0.05]
+    assert len(figure.axes[0].patches) == len(expected)
+    (discs,) = figure.axes[0].collections
+    assert len(discs.get_offsets()) == used.sum()
+
+
+def test_paths_join_the_units_of_their_sequences():
+    paths = np.array([[0, 1, 5, 5], [3, 3, 0, 2]])
+    lines = figures_series.paths_on_map(paths, GRID).axes[0].collections[1].get_segments()
+    places = GRID.coordinates.numpy()[:, ::-1]
+    for (start, end), before, after in zip(lines, paths[:, :-1].ravel(), paths[:, 1:].ravel(), strict=True):
+        assert np.abs(start - places[before]).max() <= 0.25
+        assert np.abs(end - places[after]).max() <= 0.25
+
+
+def test_an_attractor_is_painted_in_the_colours_of_its_units():
+    points, units = np.random.default_rng(0).normal(size=(50, 3)), np.arange(50) % 6
+    colours = figures_series.unit_colours(GRID)
+    assert len(np.unique(colours.round(3), axis=0)) == 6
+    first, *_ = figures_series.attractor(points, units, GRID, ("x", "y", "z")).axes
+    np.testing.assert_allclose(first.collections[0].get_facecolors()[:, :3], colours[units])
+
+
+def test_film_strips_have_a_line_for_each_sequence():
+    pictures = np.random.default_rng(0).random((2, 5, 1, 4, 4))
+    axes = figures_series.film_strips(pictures, "Paths", "").axes[0]
+    assert axes.images[0].get_array().shape[:2] == (8, 20)
