@@ -158,25 +158,34 @@ class TDPSOM(nn.Module):
         hidden, _ = self.lstm(latents)
         return diagonal_gaussian(self.forecast_head(hidden), self.scale_minimum)
 
-    def forecast(self, latents: Tensor, steps: int) -> Tensor:
-        """Latents `[B, steps, L]` after those `[B, T, L]` given: each predicted mean is the next input."""
+    def forecast(self, latents: Tensor, steps: int, sampled: bool = False) -> Tensor:
+        """Latents `[B, steps, L]` after those `[B, T, L]` given: each prediction is the next input.
+
+        Predictions are means, or samples of the predicted Gaussians.
+        """
         hidden, state = self.lstm(latents)
         following = []
         for _ in range(steps):
-            following.append(diagonal_gaussian(self.forecast_head(hidden[:, -1:]), self.scale_minimum).mean)
+            predicted = diagonal_gaussian(self.forecast_head(hidden[:, -1:]), self.scale_minimum)
+            following.append(predicted.sample() if sampled else predicted.mean)
             hidden, state = self.lstm(following[-1], state)
         return torch.cat(following, dim=1)
 
     # Terms
 
-    def elbo_terms(self, inputs: Tensor, latents: Tensor, kl: Tensor) -> dict[str, Tensor]:
-        """Of hours `[N, C]`: negative log likelihood (summed over channels), KL, and their weighted sum."""
+    def elbo_terms(
+        self, inputs: Tensor, latents: Tensor, kl: Tensor, annealing: float | Tensor = 1.0
+    ) -> dict[str, Tensor]:
+        """Of hours `[N, C]`: negative log likelihood (summed over channels), KL, and their weighted sum.
+
+        `annealing` multiplies the weight of the KL.
+        """
         negative_log_likelihood = -self.decode(latents).log_prob(inputs).mean()
         kl = kl.mean()
         return {
             "negative_log_likelihood": negative_log_likelihood,
             "kl": kl,
-            "reconstruction": negative_log_likelihood + self.weights.prior * kl,
+            "reconstruction": negative_log_likelihood + annealing * self.weights.prior * kl,
         }
 
     def smoothness(self, latents: Tensor, winners: Tensor, hours: Hours) -> Tensor:
@@ -213,14 +222,19 @@ class TDPSOM(nn.Module):
         return {"loss": to_winner + neighbourhood, "to_winner": to_winner, "neighbourhood": neighbourhood}
 
     def joint_loss(
-        self, inputs: Tensor, target: Tensor, mask: Tensor | None = None, noise: Tensor | None = None
+        self,
+        inputs: Tensor,
+        target: Tensor,
+        mask: Tensor | None = None,
+        noise: Tensor | None = None,
+        annealing: float | Tensor = 1.0,
     ) -> dict[str, Tensor]:
         """Phase 3: everything, with the target distribution `[B, T, K]` of the soft assignments."""
         weights, hours = self.weights, Hours(inputs, mask)
         rows, latents, kl = self._encode_series(inputs, hours, noise)
         distances = self.distances(latents)
         soft = assignment.student_t_assignment(distances, self.alpha)
-        terms = self.elbo_terms(rows, latents, kl)
+        terms = self.elbo_terms(rows, latents, kl, annealing)
         terms["commitment"] = assignment.commitment_loss(hours.rows(target), soft)
         terms["som"] = assignment.soft_som_loss(soft.detach(), self.assign(latents.detach()), self.adjacency)
         terms["smoothness"] = self.smoothness(latents, distances.argmin(dim=1), hours)

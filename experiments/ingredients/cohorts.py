@@ -1,0 +1,74 @@
+"""Which stays an experiment on series takes: a Sacred ingredient that hands out `Stays`, whatever their source.
+
+A new source is one function `load_<name>(root) -> Stays` and one line in `COHORTS`.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from experiments.configuration import at_least, one_of, optional, text
+from experiments.ingredients import lorenz as attractor
+from experiments.ingredients.data import PROJECT_FOLDER
+from experiments.ingredients.lorenz import lorenz, lorenz_trajectories
+from experiments.ingredients.physionet2012 import load_physionet2012
+from experiments.ingredients.stays import SPLITS, Channel, Description, Stays, read_stays
+
+import torch
+from sacred import Ingredient
+
+data = Ingredient("data", ingredients=[lorenz], save_git_info=False)
+data.add_config(
+    name="physionet2012",  # stays: physionet2012, eicu (made by scripts/prepare_eicu.py) or lorenz (generated)
+    root="data",  # folder of the data sets' folders; a relative path starts at the project folder
+    limit=None,  # use only the first so many stays of each split; None uses all
+)
+
+
+def load_eicu(root: Path) -> Stays:
+    return read_stays(root / "eICU")
+
+
+def load_lorenz(root: Path) -> Stays:
+    """Trajectories as if they were stays: every hour is a point, labelled by its wing."""
+    inputs, wings = lorenz_trajectories()
+    sizes = lorenz_trajectories_by_split()
+    return Stays(
+        inputs=inputs,
+        observed=torch.ones_like(inputs, dtype=torch.bool),
+        lengths=torch.full((len(inputs),), inputs.shape[1], dtype=torch.int32),
+        labels={"wing": wings.to(torch.int16)},
+        outcomes={},
+        static=inputs.new_empty(len(inputs), 0),
+        split=torch.repeat_interleave(torch.arange(3, dtype=torch.int8), torch.tensor(sizes)),
+        description=Description(
+            "Lorenz", tuple(Channel(name, "", 0.0, 1.0) for name in "xyz"), (), "", {}, "generated"
+        ),
+    )
+
+
+@lorenz.capture
+def lorenz_trajectories_by_split(trajectories: list[int]) -> list[int]:
+    return list(trajectories)
+
+
+COHORTS: dict[str, Callable[[Path], Stays]] = {
+    "physionet2012": load_physionet2012,
+    "eicu": load_eicu,
+    "lorenz": load_lorenz,
+}
+RULES = {
+    "data.name": one_of(*COHORTS),
+    "data.root": text,
+    "data.limit": optional(at_least(1)),
+} | attractor.RULES
+
+
+@data.capture
+def load_parts(name: str, root: str, limit: int | None) -> dict[str, Stays]:
+    """The splits `train`, `validation` and `test` of the configured stays, on the CPU.
+
+    Raises:
+        UserError: they are missing, damaged or not as published.
+    """
+    stays = COHORTS[name](PROJECT_FOLDER / Path(root).expanduser())
+    return {part: stays.part(part).first(limit) for part in SPLITS}

@@ -1,0 +1,157 @@
+"""The pictures and the table of units that a run on stays leaves, all over the validation split."""
+
+import csv
+import io
+
+from experiments.ingredients import figures, figures_stays
+from experiments.ingredients.compute import autocast
+from experiments.ingredients.evaluation import in_chunks
+from experiments.ingredients.figures_stays import Line
+from experiments.ingredients.forecasting import STEPS
+from experiments.ingredients.hours import Hours, unit_table
+from experiments.ingredients.observers import write_atomically
+from experiments.ingredients.stays import Stays
+from experiments.ingredients.tracking import Tracker
+from models.tdpsom import TDPSOM
+
+import numpy as np
+import torch
+from torch import Tensor
+
+UNITS = "units.csv"
+SHOWN_VARIABLES = 6  # that are measured most often
+TYPICAL_UNITS, TYPICAL_STAYS, TYPICAL_VARIABLES = 5, 3, 4
+FORECASTS = 300  # samples of the fan
+
+
+def draw_stays(tracker: Tracker, tdpsom: TDPSOM, stays: Stays, hours: Hours, latents: Tensor, step: int) -> None:
+    """Log risk maps, hit map, U-matrix, component planes, a trajectory, a forecast and typical stays; keep `units.csv`.
+
+    Args:
+        hours: of `stays`, with the units that win them.
+        latents: `[n, L]` of these hours.
+    """
+    grid = tdpsom.grid
+    table = unit_table(hours, grid)
+    tracker.artifact(write_units(tracker, table))
+    pictures = {
+        "hit_map": figures.hit_map(np.array([row["hours"] for row in table]), grid),
+        "u_matrix": figures.u_matrix(tdpsom.centroids.detach().cpu().numpy(), grid),
+        "component_planes": planes(tdpsom, stays),
+    }
+    label = hours.first_label
+    risks = {label: f"mean {label}"} | ({"death": "share of hours before a death"} if "death" in hours.outcomes else {})
+    values = {name: np.array([row[name] for row in table]) for name in risks}
+    for name, words in risks.items():
+        pictures[f"risk_{name}"] = figures_stays.risk_map(values[name], grid, f"Risk map: {name}", words)
+    shown = eventful_stay(hours, stays)
+    subject = f"validation stay {shown}"
+    rows = np.flatnonzero(hours.stays == shown)
+    soft = tdpsom.assign(latents[torch.from_numpy(rows).to(latents.device)]).detach().float().cpu().numpy()
+    pictures["trajectory"] = figures_stays.trajectory(
+        soft, values[label], risks[label], grid, subject, hours.labels[label][rows]
+    )
+    variables = often_measured(stays)
+    if len(rows) > STEPS and tdpsom.weights.eta > 0:
+        lines = clinical_lines(stays, shown, variables[:SHOWN_VARIABLES])
+        samples = clinical_forecasts(tdpsom, stays, shown, variables[:SHOWN_VARIABLES])
+        pictures["forecast"] = figures_stays.forecast_fan(lines, samples, subject)
+    pictures["typical_stays"] = typical(tdpsom, stays, hours, latents, values[label], variables[:TYPICAL_VARIABLES])
+    for name, figure in pictures.items():
+        tracker.figure(name, figure, step)
+
+
+def write_units(tracker: Tracker, table: list[dict[str, float | int]]):
+    """`units.csv` in the run folder: the table of `unit_table`."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, table[0].keys(), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(
+        {key: f"{value:.5g}" if isinstance(value, float) else value for key, value in row.items()} for row in table
+    )
+    path = tracker.folder / UNITS
+    write_atomically(path, buffer.getvalue().encode())
+    return path
+
+
+def planes(tdpsom: TDPSOM, stays: Stays):
+    """Component planes of the decoded centroids."""
+    decoded = in_chunks(tdpsom, lambda chunk: tdpsom.decode(chunk).mean, tdpsom.centroids.detach()).cpu().numpy()
+    channels = stays.description.channels
+    scale, mean = (np.array([getattr(channel, key) for channel in channels]) for key in ("scale", "mean"))
+    labels = [f"{channel.name} ({channel.unit})" if channel.unit else channel.name for channel in channels]
+    return figures_stays.component_planes((decoded * scale + mean).T, labels, decoded.std(axis=0), tdpsom.grid)
+
+
+def eventful_stay(hours: Hours, stays: Stays) -> int:
+    """Among the longest stays, the one whose first label varies most."""
+    lengths = stays.lengths.cpu().numpy()
+    label = np.where(hours.labels[hours.first_label] < 0, np.nan, hours.labels[hours.first_label].astype(float))
+    ends = np.cumsum(lengths)
+    spread = [
+        np.nanmax(label[end - length : end]) - np.nanmin(label[end - length : end])
+        if length == lengths.max() and np.isfinite(label[end - length : end]).any()
+        else -1.0
+        for end, length in zip(ends, lengths, strict=True)
+    ]
+    return int(np.argmax(spread))
+
+
+def often_measured(stays: Stays) -> list[int]:
+    """Channels, those measured in most hours first."""
+    return stays.observed.float().mean(dim=(0, 1)).argsort(descending=True, stable=True).tolist()
+
+
+def clinical_lines(stays: Stays, stay: int, variables: list[int]) -> list[Line]:
+    """These variables of one stay, in clinical units."""
+    length = int(stays.lengths[stay])
+    inputs, observed = stays.inputs[stay, :length].cpu().numpy(), stays.observed[stay, :length].cpu().numpy()
+    channels = stays.description.channels
+    return [
+        Line(
+            channels[index].name,
+            channels[index].unit,
+            inputs[:, index] * channels[index].scale + channels[index].mean,
+            observed[:, index],
+        )
+        for index in variables
+    ]
+
+
+@torch.no_grad()
+def clinical_forecasts(tdpsom: TDPSOM, stays: Stays, stay: int, variables: list[int]) -> np.ndarray:
+    """Samples `[S, steps, C]` of the last hours of one stay, in clinical units."""
+    tdpsom.eval()
+    inputs = stays.inputs[stay, : int(stays.lengths[stay]) - STEPS]
+    with torch.random.fork_rng(), autocast(device_type=inputs.device.type):
+        torch.manual_seed(0)
+        known = tdpsom.mean(inputs).float().expand(FORECASTS, -1, -1)
+        coming = tdpsom.forecast(known, STEPS, sampled=True).float()
+        values = tdpsom.decode(coming.flatten(0, 1)).sample().float().unflatten(0, coming.shape[:2])
+    channels = [stays.description.channels[index] for index in variables]
+    scale, mean = (np.array([getattr(channel, key) for channel in channels]) for key in ("scale", "mean"))
+    return values[..., variables].cpu().numpy() * scale + mean
+
+
+def typical(
+    tdpsom: TDPSOM, stays: Stays, hours: Hours, latents: Tensor, risk: np.ndarray, variables: list[int]
+):
+    """The stays nearest to the centroids of units from the least to the greatest `risk` [K]."""
+    visits = np.bincount(hours.units, minlength=tdpsom.grid.size)
+    common = np.flatnonzero((visits >= np.median(visits[visits > 0])) & np.isfinite(risk))
+    ranked = common[np.argsort(risk[common], kind="stable")]
+    chosen = ranked[np.unique(np.linspace(0, len(ranked) - 1, TYPICAL_UNITS).round().astype(int))]
+    points, centroids = latents.cpu().numpy(), tdpsom.centroids.detach().cpu().numpy()
+    first = np.cumsum(stays.lengths.cpu().numpy()) - stays.lengths.cpu().numpy()
+    pictures = {}
+    for unit in chosen:
+        members = np.flatnonzero(hours.units == unit)
+        order = members[np.argsort(np.linalg.norm(points[members] - centroids[unit], axis=1), kind="stable")]
+        _, unique = np.unique(hours.stays[order], return_index=True)
+        nearest = order[np.sort(unique)[:TYPICAL_STAYS]]
+        row, column = divmod(int(unit), tdpsom.grid.shape[1])
+        pictures[f"unit ({row}, {column})\nmean {risk[unit]:.1f}"] = [
+            (int(hour - first[hours.stays[hour]]), clinical_lines(stays, int(hours.stays[hour]), variables))
+            for hour in nearest
+        ]
+    return figures_stays.typical_stays(pictures)

@@ -1,0 +1,238 @@
+"""T-DPSOM: DPSOM's map over every hour of every patient's stay, smooth in time, with a forecast of the next hours.
+
+    python experiments/tdpsom.py with physionet2012
+    python experiments/tdpsom.py with lorenz seed=3 model.map_size='[8, 8]'
+
+Source: Manduchi et al., "T-DPSOM: An Interpretable Clustering Method for Unsupervised Learning of Patient Health
+States", CHIL 2021, and its code, ratschlab/dpsom. The `*_faithful` configs compute what that code computes.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from experiments.configuration import any_length, at_least, between, one_of, optional, positive, text
+from experiments.errors import UserError
+from experiments.ingredients import cohorts
+from experiments.ingredients import compute as computing
+from experiments.ingredients import evaluation as evaluating
+from experiments.ingredients import tracking as trackers
+from experiments.ingredients import training as trainer
+from experiments.ingredients.cohorts import data, load_parts
+from experiments.ingredients.compute import compute, prepare
+from experiments.ingredients.evaluation import evaluated_while_training, evaluation, in_chunks, with_prefix
+from experiments.ingredients.forecasting import forecast_metrics
+from experiments.ingredients.hours import Hours, agreement, all_metrics, map_autocorrelation, movement
+from experiments.ingredients.metrics import topology_metrics, winners
+from experiments.ingredients.record import Provenance, json_numbers, write_record
+from experiments.ingredients.stays import Stays
+from experiments.ingredients.stays_map import draw_stays
+from experiments.ingredients.tracking import Tracker, tracking
+from experiments.ingredients.training import Phase, Trainer, Update, training_ingredient
+from experiments.launch import launch
+from experiments.registration import register
+from models.assignment import target_distribution
+from models.grid import Grid
+from models.lstm import RECURRENT_ACTIVATIONS
+from models.tdpsom import TDPSOM, LossWeights
+from models.tdpsom import Hours as HoursOfBatch
+
+import torch
+from sacred import Experiment
+from torch import Tensor
+
+training = training_ingredient(
+    pretrain_epochs=50,  # of the autoencoder alone
+    som_epochs=48,  # of the centroids alone, an equal share at each rate
+    som_learning_rates=[0.1, 0.01, 0.01],
+    joint_epochs=100,  # of everything together, each batch with a second step of the forecaster alone
+    prediction_epochs=50,  # of the forecaster alone
+    annealing_epochs=0,  # joint epochs in which the weight of the KL rises from 0 to loss.prior; 0: it is constant
+)
+ex = Experiment("tdpsom", ingredients=[data, compute, training, evaluation, tracking], save_git_info=False)
+ex.add_config(
+    seed=0,
+    resume=None,  # folder of an interrupted run to continue
+    model=dict(
+        latent_dim=50,
+        map_size=[16, 16],  # rows, columns
+        torus=True,  # opposite edges of the map touch
+        alpha=10.0,  # degrees of freedom of the Student-t assignment
+        lstm_units=200,  # of the forecaster
+        recurrent_activation="sigmoid",  # of the forecaster's gates: sigmoid or hard_sigmoid (the original's)
+        normalization="batch",  # of every hidden layer: affine (the originals'), batch or none
+        normalize_before=True,  # ... before the activation instead of behind it
+        dropout=0.0,  # rate in the encoder
+        scale_minimum=0.1,  # smallest standard deviation of encoder, decoder and forecaster; the original has none
+        assignment="mean",  # latents that are assigned to units, for the target and for evaluation: mean or sample
+    ),
+    loss=dict(
+        theta=1.0,  # weighs the reconstruction (the ELBO)
+        gamma=50.0,  # weighs the commitment to the target distribution
+        beta=10.0,  # weighs the neighbourhood of the map
+        kappa=1.0,  # weighs the smoothness in time
+        eta=1.0,  # weighs the forecast; at 0 there is no forecaster
+        prior=0.00001,  # weighs KL(posterior || prior) inside the ELBO
+    ),
+)
+weight = at_least(0.0)
+register(
+    ex,
+    {
+        "seed": at_least(0),
+        "resume": optional(text),
+        "model.latent_dim": at_least(1),
+        "model.map_size": at_least(1),
+        "model.alpha": positive,
+        "model.lstm_units": at_least(1),
+        "model.recurrent_activation": one_of(*RECURRENT_ACTIVATIONS),
+        "model.normalization": one_of("affine", "batch", "none"),
+        "model.dropout": between(0.0, 0.95),
+        "model.scale_minimum": at_least(0.0),
+        "model.assignment": one_of("mean", "sample"),
+        "loss.theta": weight,
+        "loss.gamma": weight,
+        "loss.beta": weight,
+        "loss.kappa": weight,
+        "loss.eta": weight,
+        "loss.prior": weight,
+        "training.pretrain_epochs": at_least(0),
+        "training.som_epochs": at_least(0),
+        "training.som_learning_rates": any_length(positive),
+        "training.joint_epochs": at_least(0),
+        "training.prediction_epochs": at_least(0),
+        "training.annealing_epochs": at_least(0),
+    }
+    | cohorts.RULES
+    | computing.RULES
+    | trainer.RULES
+    | evaluating.RULES
+    | trackers.RULES,
+)
+
+
+def build(model: dict[str, Any], loss: dict[str, float], channels: int) -> TDPSOM:
+    """The model of a configuration for hours `[N, C]`."""
+    options = {key: value for key, value in model.items() if key not in ("map_size", "torus", "assignment")}
+    return TDPSOM(channels, Grid(*model["map_size"], torus=model["torus"]), weights=LossWeights(**loss), **options)
+
+
+def latents_of(tdpsom: TDPSOM, stays: Stays, assignment: str) -> Tensor:
+    """The latents `[N, L]` that assign hours, as rows, to units: posterior means, or one sample each."""
+    encode = tdpsom.mean if assignment == "mean" else lambda chunk: tdpsom.encode(chunk)[0]
+    return in_chunks(tdpsom, encode, stays.inputs[stays.mask])
+
+
+def phases(tdpsom: TDPSOM, train: Stays, assignment: str, training: dict[str, Any]) -> list[Phase]:
+    """The four phases of the paper; without a weight of the forecast, three."""
+    rate, predicts = (training["learning_rate"],), tdpsom.weights.eta > 0
+    mask = None if train.mask.all() else train.mask
+    padding = {} if mask is None else {"mask": mask}
+
+    @torch.no_grad()
+    def target() -> dict[str, Tensor]:
+        rows = target_distribution(tdpsom.assign(latents_of(tdpsom, train, assignment)))
+        return {"target": HoursOfBatch(train.inputs, mask).series(rows), **padding}
+
+    def forecaster_alone(target: Tensor, **batch: Tensor) -> dict[str, Tensor]:
+        return tdpsom.prediction_loss(**batch)
+
+    joint, annealing = training["joint_epochs"], training["annealing_epochs"]
+    schedules = {"annealing": tuple(min(1.0, epoch / annealing) for epoch in range(joint))} if annealing else {}
+    together = (Update(tdpsom.joint_loss, rate, schedules), *([Update(forecaster_alone, rate)] if predicts else []))
+    forecaster = Update(tdpsom.prediction_loss, rate)
+    som = Update(tdpsom.som_initialization_loss, tuple(training["som_learning_rates"]))
+    return [
+        Phase("pretrain", training["pretrain_epochs"], (Update(tdpsom.pretraining_loss, rate),), lambda: padding),
+        Phase("som", training["som_epochs"], (som,), lambda: padding),
+        Phase("joint", joint, together, target),
+        Phase("prediction", training["prediction_epochs"] if predicts else 0, (forecaster,), lambda: padding),
+    ]
+
+
+def hours_of(tdpsom: TDPSOM, stays: Stays, latents: Tensor) -> Hours:
+    """The hours of a split with the units they are assigned to; `latents` [n, L] as `latents_of` has them."""
+    units, _, _ = winners(latents.cpu().numpy(), tdpsom.centroids.detach().cpu().numpy())
+    return Hours.of(stays, units)
+
+
+def curve(tdpsom: TDPSOM, parts: dict[str, Stays], assignment: str) -> Callable[[Phase, int], dict[str, float]]:
+    """What the trainer calls after every epoch; it raises UserError when one unit holds all validation hours."""
+
+    def evaluate(phase: Phase, epoch: int) -> dict[str, float]:
+        if phase.name == "prediction":
+            return {}  # the map no longer changes
+        metrics: dict[str, float] = {}
+        for name, part in evaluated_while_training(epoch, phase.epochs, parts).items():
+            hours = hours_of(tdpsom, part, latents_of(tdpsom, part, assignment))
+            found = agreement(hours, tdpsom.grid.size) | movement(hours, tdpsom.grid)
+            metrics |= with_prefix(name, found)
+        if phase.name == "joint" and tdpsom.grid.size > 1 and metrics.get("validation/used_units") == 1:
+            raise UserError(
+                f"the map collapsed: after joint epoch {epoch} one unit holds every validation hour; "
+                "lower loss.gamma or training.learning_rate, or pretrain longer"
+            )
+        return metrics
+
+    return evaluate
+
+
+def final_metrics(tdpsom: TDPSOM, part: Stays, assignment: str) -> dict[str, float]:
+    """All metrics of a split: clustering, topology, movement over the map, forecast."""
+    latents = latents_of(tdpsom, part, assignment)
+    hours = hours_of(tdpsom, part, latents)
+    metrics = all_metrics(hours, tdpsom.grid.size) | movement(hours, tdpsom.grid)
+    metrics |= map_autocorrelation(hours, tdpsom.grid)
+    metrics |= topology_metrics(latents.cpu().numpy(), tdpsom.centroids.detach().cpu().numpy(), tdpsom.grid)
+    return metrics | forecast_metrics(tdpsom, part)
+
+
+@ex.main
+def main(_run, _config, seed, model, loss, training) -> dict[str, float | None]:
+    provenance = Provenance.now()
+    device = prepare()
+    torch.manual_seed(seed)
+    splits = {name: part.to(device) for name, part in load_parts().items()}
+    train, parts = splits["train"], evaluated_stays(splits, training["batch_size"])
+    tdpsom = build(model, loss, train.inputs.shape[2]).to(device)
+    assignment = model["assignment"]
+    stages = phases(tdpsom, train, assignment, training)
+    with Tracker(_run) as tracker:
+        progress = Trainer(tdpsom, stages, train.inputs, tracker, curve(tdpsom, parts, assignment), _config).run()
+        metrics: dict[str, float] = {}
+        for name, part in parts.items():
+            metrics |= with_prefix(name, final_metrics(tdpsom, part, assignment))
+        step = sum(phase.epochs for phase in stages)
+        tracker.scalars(metrics, step)
+        latents = latents_of(tdpsom, parts["validation"], assignment)
+        hours = hours_of(tdpsom, parts["validation"], latents)
+        draw_stays(tracker, tdpsom, parts["validation"], hours, latents, step)
+        tracker.hparams(_config, metrics)
+        checksum = train.description.checksum
+        write_record(tracker.folder, ex.path, _config, metrics, progress, provenance, device, checksum)
+    print(f"result: {json.dumps(json_numbers(metrics))}")
+    return json_numbers(metrics)
+
+
+@evaluation.capture
+def evaluated_stays(splits: dict[str, Stays], batch_size: int, whole_batches: bool) -> dict[str, Stays]:
+    """The `validation` and `test` splits, or their whole batches when the configuration asks for these alone.
+
+    Raises:
+        UserError: there are none.
+    """
+    parts = {name: splits[name] for name in ("validation", "test")}
+    if not whole_batches:
+        return parts
+    for name, part in parts.items():
+        if not (count := len(part) // batch_size * batch_size):
+            raise UserError(
+                f"evaluation.whole_batches=True leaves nothing of {len(part)} {name} stays: "
+                f"lower training.batch_size={batch_size}"
+            )
+        parts[name] = part.first(count)
+    return parts
+
+
+if __name__ == "__main__":
+    launch(ex)
