@@ -122,8 +122,8 @@ def evaluate_series(
         points = part.frames().inputs.flatten(1)
         units = torch.from_numpy(winners(points.numpy(), centroids.numpy())[0])
         seen[name] = SeriesOnMap(part, points, units.view(part.labels.shape))
-    tables = Transitions(learned=None, counted=counted_transitions(seen["train"].units, grid.size))
-    draw_transitions(tracker, seen["validation"], tables, grid, centroids.view(-1, *shape), step=1)
+    tables = Transitions(learned=None, counted=counted_transitions(seen["train"].moves(), grid.size))
+    draw_transitions(tracker, seen["validation"].units, tables, grid, centroids.view(-1, *shape), step=1)
     return series_metrics(seen, tables, lambda frames, _: final_metrics(centroids, frames, grid, has_map))
 
 

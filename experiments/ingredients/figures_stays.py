@@ -72,9 +72,7 @@ def component_planes(planes: np.ndarray, labels: Sequence[str], spread: np.ndarr
     width = side * grid.shape[1] / max(grid.shape)
     note = "each panel: one variable, decoded from the centroids of all units; every panel has its own colour scale"
     title = f"Component planes ({grid.shape[0]} × {grid.shape[1]} {'torus' if grid.torus else 'units'})"
-    figure, top = _figure(
-        0.2 + columns * (width + gap_across), lines * (height + gap_down) - BOTTOM_SAVED, title, note
-    )
+    figure, top = _figure(0.2 + columns * (width + gap_across), lines * (height + gap_down) - BOTTOM_SAVED, title, note)
     for place, channel in enumerate(shown):
         row, column = divmod(place, columns)
         left, upper = 0.2 + column * (width + gap_across), top - gap_down * (row + 1) + 0.1 - row * height
@@ -226,7 +224,9 @@ def typical_stays(stays: Mapping[str, Sequence[tuple[int, Sequence[Line]]]]) -> 
     variables = len(next(iter(stays.values()))[0][1])
     width, height, gap_across, gap_down, left = 2.5, 1.35, 0.55, 0.3, 1.3
     down = len(stays) * (height + gap_down)
-    note = "each row: one unit and the stays whose hour (●) lies nearest to its centroid; a colour is one stay of its row"
+    note = (
+        "each row: one unit and the stays whose hour (●) lies nearest to its centroid; a colour is one stay of its row"
+    )
     figure, top = _figure(left + variables * (width + gap_across), down, "Most typical stays", note)
     panels: dict[int, Axes] = {}
     for row, (name, members) in enumerate(stays.items()):
