@@ -91,7 +91,7 @@ def hit_map(hits: np.ndarray, grid: Grid) -> Figure:
     hits = check(hits, grid).astype(np.int64)
     note = f"{hits.sum():,} points; {np.count_nonzero(hits)} of {grid.size} units win at least one"
     figure, axes = map_figure(grid, "Hit map", note, side=SIDE)
-    _draw_values(axes, np.where(hits > 0, hits, np.nan), grid, "points that the unit wins", from_zero=True)
+    draw_values(axes, np.where(hits > 0, hits, np.nan), grid, "points that the unit wins", from_zero=True)
     if _cell_width(grid) >= 0.38:
         write_in_cells(axes, [f"{count:,}" if count else "" for count in hits], grid)
     return figure
@@ -147,7 +147,7 @@ def u_matrix(centroids: np.ndarray, grid: Grid) -> Figure:
     """Unified distance matrix: how far each of the `centroids` [K, D] lies from its neighbours on the grid."""
     mean = neighbour_distances(centroids, grid)
     figure, axes = map_figure(grid, "U-matrix", "bright: far from its neighbours, a border between regions", side=SIDE)
-    _draw_values(axes, mean, grid, "mean Euclidean distance\nto neighbouring centroids")
+    draw_values(axes, mean, grid, "mean Euclidean distance\nto neighbouring centroids")
     return figure
 
 
@@ -165,10 +165,10 @@ def neighbour_distances(centroids: np.ndarray, grid: Grid) -> np.ndarray:
 def map_in_plane(points: np.ndarray, centroids: np.ndarray, grid: Grid) -> Figure:
     """The map among `points` [N, 2]: its `centroids` [K, 2], and a line between every two neighbours on the grid."""
     points, centroids = np.asarray(points), check(centroids, grid)
-    figure, top = figure_with_heading(
+    figure, top = headed_figure(
         LEFT + 5.0 + RIGHT, 5.0, "Map in the plane", "each line joins two units that are neighbours"
     )
-    axes = place(figure, LEFT, top, 5.0, 5.0)
+    axes = axes_at(figure, LEFT, top, 5.0, 5.0)
     axes.scatter(*points.T, s=4, color="#cccccc", linewidth=0)
     units, sides = np.nonzero(grid.neighbours.numpy() >= 0)
     ends = np.stack([centroids[units], centroids[grid.neighbours.numpy()[units, sides]]], axis=1)  # [lines, 2, 2]
@@ -193,8 +193,8 @@ def reconstructions(originals: np.ndarray, reconstructed: np.ndarray) -> Figure:
     height, width = 2 * lines * cell * originals.shape[2] / originals.shape[3], columns * cell
     error = ((originals - reconstructed) ** 2).mean()
     note = f"each input above its reconstruction; mean squared error per value: {error:.4f}"
-    figure, top = figure_with_heading(LEFT + 0.5 + width + RIGHT, height - 0.3, "Reconstructions", note)
-    axes = place(figure, LEFT + 0.5, top, width, height)
+    figure, top = headed_figure(LEFT + 0.5 + width + RIGHT, height - 0.3, "Reconstructions", note)
+    axes = axes_at(figure, LEFT + 0.5, top, width, height)
     draw_pictures(axes, pictures.reshape(2 * lines, *pictures.shape[2:]))
     for line in range(1, lines):
         axes.axhline(2 * line - 0.5, color="white", linewidth=6)
@@ -264,7 +264,7 @@ def check(values: np.ndarray, grid: Grid) -> np.ndarray:
     return values
 
 
-def figure_with_heading(width: float, height: float, title: str, note: str) -> tuple[Figure, float]:
+def headed_figure(width: float, height: float, title: str, note: str) -> tuple[Figure, float]:
     """A figure with a heading above `height` inches for the drawing, and the drawing's upper edge in inches."""
     width = max(width, 4.2)
     lines = textwrap.wrap(note, int((width - 0.3) * 17))
@@ -277,7 +277,7 @@ def figure_with_heading(width: float, height: float, title: str, note: str) -> t
     return figure, total - heading - 0.1
 
 
-def place(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
+def axes_at(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
     """Axes at a place given in inches from the figure's lower left corner."""
     across, up = figure.get_size_inches()
     return figure.add_axes((left / across, (top - height) / up, width / across, height / up))
@@ -298,10 +298,8 @@ def map_figure(
     width, height = columns * _cell_width(grid), rows * _cell_width(grid) * aspect
     title += f" ({rows} × {columns} {'torus' if grid.torus else 'units'})"
     note += "; opposite edges of the torus are neighbours" if grid.torus else ""
-    figure, top = figure_with_heading(
-        LEFT + width + side, max(height, least_height if side > RIGHT else 0), title, note
-    )
-    axes = place(figure, LEFT, top, width, height)
+    figure, top = headed_figure(LEFT + width + side, max(height, least_height if side > RIGHT else 0), title, note)
+    axes = axes_at(figure, LEFT, top, width, height)
     axes.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5), xlabel="column", ylabel="row")
     axes.xaxis.set_major_locator(MaxNLocator(16, integer=True, min_n_ticks=1))
     axes.yaxis.set_major_locator(MaxNLocator(16, integer=True, min_n_ticks=1))
@@ -332,7 +330,7 @@ def draw_pictures(axes: Axes, pictures: np.ndarray) -> None:
     axes.tick_params(length=0)
 
 
-def _draw_values(axes: Axes, values: np.ndarray, grid: Grid, label: str, from_zero: bool = False) -> None:
+def draw_values(axes: Axes, values: np.ndarray, grid: Grid, label: str, from_zero: bool = False) -> None:
     """`values` [K] as colours with a colour bar; NaN is hatched."""
     image = axes.imshow(values.reshape(grid.shape), cmap=COLOUR_MAP, vmin=0 if from_zero else None, aspect="auto")
     hatch(axes, np.isnan(values), grid)
@@ -340,7 +338,7 @@ def _draw_values(axes: Axes, values: np.ndarray, grid: Grid, label: str, from_ze
     across, up = figure.get_size_inches()
     box = axes.get_position()
     height = max(box.height * up, 1.4)
-    bar = place(figure, box.x1 * across + 0.15, box.y1 * up, 0.15, height)
+    bar = axes_at(figure, box.x1 * across + 0.15, box.y1 * up, 0.15, height)
     figure.colorbar(image, cax=bar, label=label).outline.set_visible(False)
 
 
@@ -415,11 +413,11 @@ def _panels(number: int, title: str, note: str, columns: int = 3) -> tuple[Figur
     lines = -(-number // columns)
     width, height, gap_across, gap_down = 3.1, 2.1, 0.7, 0.75
     across = columns * width + (columns - 1) * gap_across
-    figure, top = figure_with_heading(
+    figure, top = headed_figure(
         LEFT + 0.1 + across + RIGHT, lines * height + (lines - 1) * gap_down + 0.25, title, note
     )
     return figure, [
-        place(
+        axes_at(
             figure,
             LEFT + 0.1 + index % columns * (width + gap_across),
             top - 0.25 - index // columns * (height + gap_down),

@@ -12,11 +12,11 @@ from experiments.ingredients.figures import (
     RIGHT,
     SIDE,
     STYLE,
+    axes_at,
     check,
     draw_pictures,
-    figure_with_heading,
+    headed_figure,
     map_figure,
-    place,
 )
 from models.grid import Grid
 
@@ -80,7 +80,7 @@ def paths_on_map(paths: np.ndarray, grid: Grid) -> Figure:
     axes.scatter(*lines[:, 0].T, s=22, facecolor="none", edgecolor="#222222", linewidth=0.8, zorder=3)
     axes.scatter(*lines[:, -1].T, s=16, color="#222222", zorder=3)
     box, (across, up) = axes.get_position(), figure.get_size_inches()
-    bar = place(figure, box.x1 * across + 0.15, box.y1 * up, 0.15, max(box.height * up, 1.4))
+    bar = axes_at(figure, box.x1 * across + 0.15, box.y1 * up, 0.15, max(box.height * up, 1.4))
     figure.colorbar(drawn, cax=bar, label="step").outline.set_visible(False)
     return figure
 
@@ -92,8 +92,8 @@ def film_strips(pictures: np.ndarray, title: str, note: str) -> Figure:
     lines, steps = pictures.shape[:2]
     cell = min(0.6, 12 / steps)
     height = lines * cell * pictures.shape[3] / pictures.shape[4]
-    figure, top = figure_with_heading(LEFT + steps * cell + RIGHT, height, title, note)
-    axes = place(figure, LEFT, top, steps * cell, height)
+    figure, top = headed_figure(LEFT + steps * cell + RIGHT, height, title, note)
+    axes = axes_at(figure, LEFT, top, steps * cell, height)
     draw_pictures(axes, pictures)
     axes.set(xlabel="step", ylabel="sequence")
     axes.set_yticks(range(lines))
@@ -109,14 +109,14 @@ def attractor(points: np.ndarray, units: np.ndarray, grid: Grid, names: Sequence
     colours = unit_colours(grid)
     note = "each point in the colour of its unit; the map is the key"
     side = 3.4
-    figure, top = figure_with_heading(LEFT + 2 * (side + 0.7) + 2.2 + RIGHT, side, "Attractor", note)
+    figure, top = headed_figure(LEFT + 2 * (side + 0.7) + 2.2 + RIGHT, side, "Attractor", note)
     for panel, (across, up) in enumerate(((0, 2), (0, 1))):
-        axes = place(figure, LEFT + panel * (side + 0.7), top, side, side)
+        axes = axes_at(figure, LEFT + panel * (side + 0.7), top, side, side)
         axes.scatter(points[:, across], points[:, up], s=3, c=colours[units], linewidth=0)
         axes.set(xlabel=names[across], ylabel=names[up])
     longest = max(grid.shape)
     size = 2.0 / longest
-    key = place(figure, LEFT + 2 * (side + 0.7), top, grid.shape[1] * size, grid.shape[0] * size)
+    key = axes_at(figure, LEFT + 2 * (side + 0.7), top, grid.shape[1] * size, grid.shape[0] * size)
     key.imshow(colours.reshape(*grid.shape, 3), aspect="auto")
     key.set(xticks=[], yticks=[], xlabel="the map's units")
     key.spines[:].set_visible(False)
