@@ -542,6 +542,21 @@ def render_metrics(table: Table, results: Results) -> Rendered:
     return Rendered([*blocks, *provenance(table.runs(), results)], blocks[1], values)
 
 
+def render_columns(table: Table, results: Results) -> Rendered:
+    """The table's own columns, `<split>/<metric>`, and nothing else."""
+    rows = []
+    for row in table.rows:
+        means = [mean_cell(results.summary(row.runs, metric), decimals=3) for metric in table.metrics]
+        rows.append([*row.labels, count_cell(len(results.of(row.runs)), results.dirty(row.runs)), *means])
+    short = markdown_table([*table.labels, "n", *table.metrics.values()], rows)
+    values = [
+        {"config": row.runs.config_name, "metric": metric} | summary_values(results.summary(row.runs, metric))
+        for row in table.rows
+        for metric in table.metrics
+    ]
+    return Rendered([short, *provenance(table.runs(), results)], short, values)
+
+
 def switched(row: Runs, base: Runs, results: Results) -> str:
     """What the row's config changes, read from the recorded configs themselves; empty until both have a run."""
     if not results.of(row) or not results.of(base):

@@ -29,6 +29,7 @@ from scripts.rendering import (
     Runs,
     Table,
     render_ablation,
+    render_columns,
     render_golden,
     render_metrics,
     render_parity,
@@ -171,6 +172,35 @@ TABLES: dict[str, Table] = {
             )
             for data, title in IMAGES.items()
             for model, (label, experiment, ending, stages, minutes) in TABLE_1.items()
+        ),
+    ),
+    "somvae_series": Table(
+        title="SOM-VAE in time: sequences in which one image fades into another",
+        reading=(
+            "300 held-out sequences of 32 frames made of test images, K = 64; the label of a frame is the class of the "
+            "image that it shows more of. SOM-VAE-prob learns its transitions with the map (`transition_nll`); the "
+            "counted table is the most likely one for 300 training sequences, given the units they win, with one "
+            "pseudo-count a row. The paper claims that both predict equally well. Nats a step; the lower the better, "
+            "but comparable between the two tables of one row only: other maps have other units to predict. An empty "
+            "cell has not been run."
+        ),
+        render=render_columns,
+        labels=("data", "method"),
+        metrics={
+            "test_series/nmi_arithmetic": "NMI (arithmetic)",
+            "test_series/purity": "purity",
+            "test_series/reconstruction_error": "reconstruction error",
+            "test_series/transition_nll": "NLL of learned transitions",
+            "test_series/counted_transition_nll": "NLL of counted transitions",
+        },
+        rows=tuple(
+            Row((title, label), Runs(experiment, f"{data}_series{ending}", stages, minutes))
+            for data, title in IMAGES.items()
+            for label, experiment, ending, stages, minutes in (
+                ("k-means", "baselines", "_kmeans", CHEAP, 1),
+                ("SOM-VAE", "somvae", "_no_transitions", ((1, 7), (5, 9)), 45),
+                ("SOM-VAE-prob", "somvae", "", ((1, 7), (5, 9)), 60),
+            )
         ),
     ),
     "clustering_k64": Table(

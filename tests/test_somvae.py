@@ -423,6 +423,6 @@ def test_a_resumed_run_keeps_its_map(fast, tmp_path):
 
 def test_the_published_settings_are_all_there():
     static = {f"{data}{units}" for data in ("mnist", "fmnist") for units in ("", "_k64", "_k512")}
-    series = {"mnist_series", "fmnist_series", "mnist_series_no_transitions", "mnist_faithful", "mnist_notebook"}
+    series = {f"{data}_series{ending}" for data in ("mnist", "fmnist") for ending in ("", "_no_transitions")}
     table_1 = {f"{data}_{row}" for data in ("mnist", "fmnist") for row in ("vqvae", "gbsom", "gradcopy", "no_grads")}
-    assert static | series | table_1 | {"digits", "fast"} == CONFIGS
+    assert static | series | table_1 | {"mnist_faithful", "mnist_notebook", "digits", "fast"} == CONFIGS
