@@ -91,7 +91,7 @@ def hit_map(hits: np.ndarray, grid: Grid) -> Figure:
     hits = check(hits, grid).astype(np.int64)
     note = f"{hits.sum():,} points; {np.count_nonzero(hits)} of {grid.size} units win at least one"
     figure, axes = map_figure(grid, "Hit map", note, side=SIDE)
-    _draw_values(axes, np.where(hits > 0, hits, np.nan), grid, "points that the unit wins", from_zero=True)
+    draw_values(axes, np.where(hits > 0, hits, np.nan), grid, "points that the unit wins", from_zero=True)
     if _cell_width(grid) >= 0.38:
         write_in_cells(axes, [f"{count:,}" if count else "" for count in hits], grid)
     return figure
@@ -147,7 +147,7 @@ def u_matrix(centroids: np.ndarray, grid: Grid) -> Figure:
     """Unified distance matrix: how far each of the `centroids` [K, D] lies from its neighbours on the grid."""
     mean = neighbour_distances(centroids, grid)
     figure, axes = map_figure(grid, "U-matrix", "bright: far from its neighbours, a border between regions", side=SIDE)
-    _draw_values(axes, mean, grid, "mean Euclidean distance\nto neighbouring centroids")
+    draw_values(axes, mean, grid, "mean Euclidean distance\nto neighbouring centroids")
     return figure
 
 
@@ -332,7 +332,7 @@ def draw_pictures(axes: Axes, pictures: np.ndarray) -> None:
     axes.tick_params(length=0)
 
 
-def _draw_values(axes: Axes, values: np.ndarray, grid: Grid, label: str, from_zero: bool = False) -> None:
+def draw_values(axes: Axes, values: np.ndarray, grid: Grid, label: str, from_zero: bool = False) -> None:
     """`values` [K] as colours with a colour bar; NaN is hatched."""
     image = axes.imshow(values.reshape(grid.shape), cmap=COLOUR_MAP, vmin=0 if from_zero else None, aspect="auto")
     hatch(axes, np.isnan(values), grid)

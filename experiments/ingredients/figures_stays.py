@@ -13,11 +13,11 @@ from experiments.ingredients.figures import (
     RIGHT,
     SIDE,
     STYLE,
-    _draw_values,
-    _figure,
-    _hatch,
-    _map_figure,
-    _place,
+    draw_values,
+    figure_with_heading,
+    hatch,
+    map_figure,
+    place,
 )
 from models.grid import Grid
 
@@ -53,8 +53,8 @@ class Line:
 def risk_map(values: np.ndarray, grid: Grid, title: str, label: str) -> Figure:
     """One mean per unit, `values` [K]; NaN where a unit wins no hour."""
     note = "each cell: mean over the hours that the unit wins; hatched: it wins none"
-    figure, axes = _map_figure(grid, title, note, side=SIDE)
-    _draw_values(axes, np.asarray(values, np.float64), grid, label)
+    figure, axes = map_figure(grid, title, note, side=SIDE)
+    draw_values(axes, np.asarray(values, np.float64), grid, label)
     return figure
 
 
@@ -72,18 +72,18 @@ def component_planes(planes: np.ndarray, labels: Sequence[str], spread: np.ndarr
     width = side * grid.shape[1] / max(grid.shape)
     note = "each panel: one variable, decoded from the centroids of all units; every panel has its own colour scale"
     title = f"Component planes ({grid.shape[0]} × {grid.shape[1]} {'torus' if grid.torus else 'units'})"
-    figure, top = _figure(
+    figure, top = figure_with_heading(
         0.2 + columns * (width + gap_across), lines * (height + gap_down) - BOTTOM_SAVED, title, note
     )
-    for place, channel in enumerate(shown):
-        row, column = divmod(place, columns)
+    for index, channel in enumerate(shown):
+        row, column = divmod(index, columns)
         left, upper = 0.2 + column * (width + gap_across), top - gap_down * (row + 1) + 0.1 - row * height
-        axes = _place(figure, left, upper, width, height)
+        axes = place(figure, left, upper, width, height)
         image = axes.imshow(planes[channel].reshape(grid.shape), cmap=COLOUR_MAP, aspect="auto")
         axes.set_title(labels[channel], size=7.5, pad=2)
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
-        bar = _place(figure, left + width + 0.04, upper, 0.06, height)
+        bar = place(figure, left + width + 0.04, upper, 0.06, height)
         colour_bar = figure.colorbar(image, cax=bar)
         colour_bar.outline.set_visible(False)
         colour_bar.locator = MaxNLocator(3)
@@ -112,14 +112,16 @@ def trajectory(
     width, height = size * columns / max(grid.shape), size * rows / max(grid.shape)
     right, gap = 4.6, 1.9
     note = (
-        "left: from winner to winner over the map, dark to bright with time, ○ first and ■ last hour, cells coloured by "
+        "left: from winner to winner over the map, dark to bright with time, ○ first and ■ last hour, grey: "
         f"{label}; right: how likely the units it visits are in every hour"
     )
-    figure, top = _figure(LEFT + width + gap + right + 0.9, max(height, 3.2), f"Trajectory of {subject}", note)
-    axes = _place(figure, LEFT, top, width, height)
+    figure, top = figure_with_heading(
+        LEFT + width + gap + right + 0.9, max(height, 3.2), f"Trajectory of {subject}", note
+    )
+    axes = place(figure, LEFT, top, width, height)
     axes.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5), xlabel="column", ylabel="row")
     axes.imshow(background.reshape(grid.shape), cmap="Greys", aspect="auto", alpha=0.75)
-    _hatch(axes, np.isnan(background), grid)
+    hatch(axes, np.isnan(background), grid)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     _draw_way(axes, units, grid)
@@ -129,18 +131,18 @@ def trajectory(
     shown = [unit for unit in visited if unit in often]
     left, strip = LEFT + width + gap, 0.7 if score is not None else 0.0
     if score is not None:
-        above = _place(figure, left, top, right, strip - 0.15)
+        above = place(figure, left, top, right, strip - 0.15)
         known = score >= 0
         above.step(np.arange(len(score))[known], score[known], where="mid", color=COLOURS[0], linewidth=1.4)
         above.set(xlim=(-0.5, len(soft) - 0.5), xticks=[], ylabel="score")
         above.yaxis.set_major_locator(MaxNLocator(2, integer=True))
-    below = _place(figure, left, top - strip, right, max(height, 3.2) - strip)
+    below = place(figure, left, top - strip, right, max(height, 3.2) - strip)
     image = below.imshow(soft[:, shown].T, cmap=COLOUR_MAP, aspect="auto", vmin=0, interpolation="nearest")
     names = [f"({unit // columns}, {unit % columns})" for unit in shown]
     below.set(xlabel="hour", ylabel="unit (row, column), in order of visit")
     below.set_yticks(range(len(shown)), names)
     below.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-    bar = _place(figure, left + right + 0.1, top - strip, 0.12, max(height, 3.2) - strip)
+    bar = place(figure, left + right + 0.1, top - strip, 0.12, max(height, 3.2) - strip)
     figure.colorbar(image, cax=bar, label="soft assignment").outline.set_visible(False)
     return figure
 
@@ -179,16 +181,16 @@ def forecast_fan(lines: Sequence[Line], samples: np.ndarray, subject: str) -> Fi
     rows = -(-len(lines) // columns)
     width, height, gap_across, gap_down = 3.0, 1.7, 0.75, 0.65
     note = (
-        f"dots: measured, line: filled; bands: 50 % and 90 % of {len(samples)} forecasts that run freely from the dotted "
-        "line, their median in the middle; dashed: the last known value stays"
+        f"dots: measured, line: filled; bands: 50 % and 90 % of {len(samples)} forecasts that run freely from the"
+        " dotted line, their median in the middle; dashed: the last known value stays"
     )
     across = columns * width + (columns - 1) * gap_across
     down = rows * height + (rows - 1) * gap_down + 0.2
-    figure, top = _figure(LEFT + 0.2 + across + RIGHT, down, f"Forecast for {subject}", note)
+    figure, top = figure_with_heading(LEFT + 0.2 + across + RIGHT, down, f"Forecast for {subject}", note)
     coming = np.arange(hours - steps - 1, hours)
     for index, line in enumerate(lines):
         row, column = divmod(index, columns)
-        axes = _place(
+        axes = place(
             figure,
             LEFT + 0.2 + column * (width + gap_across),
             top - 0.2 - row * (height + gap_down),
@@ -226,12 +228,14 @@ def typical_stays(stays: Mapping[str, Sequence[tuple[int, Sequence[Line]]]]) -> 
     variables = len(next(iter(stays.values()))[0][1])
     width, height, gap_across, gap_down, left = 2.5, 1.35, 0.55, 0.3, 1.3
     down = len(stays) * (height + gap_down)
-    note = "each row: one unit and the stays whose hour (●) lies nearest to its centroid; a colour is one stay of its row"
-    figure, top = _figure(left + variables * (width + gap_across), down, "Most typical stays", note)
+    note = (
+        "each row: one unit and the stays whose hour (●) lies nearest to its centroid; a colour is one stay of its row"
+    )
+    figure, top = figure_with_heading(left + variables * (width + gap_across), down, "Most typical stays", note)
     panels: dict[int, Axes] = {}
     for row, (name, members) in enumerate(stays.items()):
         for column in range(variables):
-            axes = _place(
+            axes = place(
                 figure,
                 left + column * (width + gap_across),
                 top - 0.25 - row * (height + gap_down),

@@ -133,9 +133,7 @@ def clinical_forecasts(tdpsom: TDPSOM, stays: Stays, stay: int, variables: list[
     return values[..., variables].cpu().numpy() * scale + mean
 
 
-def typical(
-    tdpsom: TDPSOM, stays: Stays, hours: Hours, latents: Tensor, risk: np.ndarray, variables: list[int]
-):
+def typical(tdpsom: TDPSOM, stays: Stays, hours: Hours, latents: Tensor, risk: np.ndarray, variables: list[int]):
     """The stays nearest to the centroids of units from the least to the greatest `risk` [K]."""
     visits = np.bincount(hours.units, minlength=tdpsom.grid.size)
     common = np.flatnonzero((visits >= np.median(visits[visits > 0])) & np.isfinite(risk))
