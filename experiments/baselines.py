@@ -15,6 +15,7 @@ from experiments.configuration import at_least, one_of, positive
 from experiments.errors import UserError
 from experiments.ingredients import compute as computing
 from experiments.ingredients import data as datasets
+from experiments.ingredients import series as serial
 from experiments.ingredients import tracking as trackers
 from experiments.ingredients.compute import compute, prepare
 from experiments.ingredients.data import Split, data, load_dataset
@@ -27,8 +28,16 @@ from experiments.ingredients.evaluation import (
 )
 from experiments.ingredients.metrics import winners
 from experiments.ingredients.record import Provenance, json_numbers, write_record
+from experiments.ingredients.series import Series, evaluated_series, series
 from experiments.ingredients.tracking import Tracker, tracking
 from experiments.ingredients.training import Progress
+from experiments.ingredients.transitions import (
+    SeriesOnMap,
+    Transitions,
+    counted_transitions,
+    draw_transitions,
+    series_metrics,
+)
 from experiments.launch import launch
 from experiments.registration import register
 from models.grid import Grid
@@ -41,7 +50,7 @@ from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-ex = Experiment("baselines", ingredients=[data, compute, tracking], save_git_info=False)
+ex = Experiment("baselines", ingredients=[data, series, compute, tracking], save_git_info=False)
 ex.add_config(
     seed=0,
     model=dict(
@@ -51,6 +60,7 @@ ex.add_config(
         steps=45000,  # of MiniSom, one random sample each
         sigma=1.0,  # width of MiniSom's neighbourhood at the start, in units
         learning_rate=0.5,  # of MiniSom at the start
+        sequence_length=32,  # frames of a sequence, with series.enabled
     ),
 )
 
@@ -80,9 +90,11 @@ register(
         "model.steps": at_least(1),
         "model.sigma": positive,
         "model.learning_rate": positive,
+        "model.sequence_length": at_least(2),
     }
     | computing.RULES
     | datasets.RULES
+    | serial.RULES
     | trackers.RULES,
 )
 
@@ -101,13 +113,29 @@ def final_metrics(centroids: Tensor, split: Split, grid: Grid, has_map: bool) ->
     }
 
 
+def evaluate_series(
+    tracker: Tracker, centroids: Tensor, parts: dict[str, Series], shape: torch.Size, grid: Grid, has_map: bool
+) -> dict[str, float]:
+    """Metrics of the sequences of `validation` and `test`, step by step, and pictures of the transitions."""
+    seen = {}
+    for name, part in parts.items():
+        points = part.frames().inputs.flatten(1)
+        units = torch.from_numpy(winners(points.numpy(), centroids.numpy())[0])
+        seen[name] = SeriesOnMap(part, points, units.view(part.labels.shape))
+    tables = Transitions(learned=None, counted=counted_transitions(seen["train"].moves(), grid.size))
+    draw_transitions(tracker, seen["validation"].units, tables, grid, centroids.view(-1, *shape), step=1)
+    return series_metrics(seen, tables, lambda frames, _: final_metrics(centroids, frames, grid, has_map))
+
+
 @ex.main
-def main(_run, _config, seed, model, compute) -> dict[str, float | None]:
+def main(_run, _config, seed, model, series, compute) -> dict[str, float | None]:
     provenance = Provenance.now()
     prepare()
     dataset = load_dataset()
     grid = Grid(*model["map_size"], torus=False)
-    samples = dataset.train.inputs.flatten(1).numpy()
+    held_out = evaluated_series(dataset, model["sequence_length"]) if series["enabled"] else None
+    samples = (held_out["train"].frames() if held_out else dataset.train).inputs.flatten(1).numpy()
+    has_map = model["name"] != "kmeans"
     if grid.size > len(samples):
         raise UserError(f"model.map_size={model['map_size']} has more units than the {len(samples)} samples: lower it")
     with Tracker(_run) as tracker:
@@ -118,7 +146,10 @@ def main(_run, _config, seed, model, compute) -> dict[str, float | None]:
         centroids = torch.from_numpy(np.asarray(found, np.float32))
         metrics: dict[str, float] = {}
         for name, split in (("validation", dataset.validation), ("test", dataset.test)):
-            metrics |= with_prefix(name, final_metrics(centroids, split, grid, has_map=model["name"] != "kmeans"))
+            metrics |= with_prefix(name, final_metrics(centroids, split, grid, has_map))
+        if held_out:
+            shape = dataset.train.inputs.shape[1:]
+            metrics |= evaluate_series(tracker, centroids, held_out, shape, grid, has_map)
         tracker.scalars(metrics, 1)
         shown = dataset.validation.inputs[:SHOWN_RECONSTRUCTIONS]
         draw_map(

@@ -185,9 +185,9 @@ def evaluate_series(tracker: Tracker, somvae: SOMVAE, parts: dict[str, Series], 
         latents = latents_of(somvae, part.frames().inputs)
         units = in_chunks(somvae, lambda chunk: somvae.distances(chunk).argmin(dim=1), latents).long().cpu()
         seen[name] = SeriesOnMap(part, latents, units.view(part.labels.shape))
-    tables = Transitions(learned_transitions(somvae), counted_transitions(seen["train"].units, somvae.grid.size))
+    tables = Transitions(learned_transitions(somvae), counted_transitions(seen["train"].moves(), somvae.grid.size))
     decoded = in_chunks(somvae, somvae.decode, somvae.centroids.detach())
-    draw_transitions(tracker, seen["validation"], tables, somvae.grid, decoded, step)
+    draw_transitions(tracker, seen["validation"].units, tables, somvae.grid, decoded, step)
     return series_metrics(seen, tables, lambda frames, latents: split_metrics(somvae, frames, latents))
 
 

@@ -57,6 +57,16 @@ def test_a_run_leaves_its_result_its_record_and_its_pictures(tmp_path, name):
     assert run(tmp_path / "other", f"digits_{name} seed=1 {SHORT}").metrics != finished.metrics
 
 
+def test_sequences_are_clustered_frame_by_frame_and_their_transitions_counted(tmp_path):
+    finished = run(tmp_path, f"digits_kmeans {SHORT} series.enabled=True model.sequence_length=8")
+    assert finished.status == 0, finished.errors
+    assert finished.metrics["test_series/purity"] > 0.2
+    assert 0 < finished.metrics["test_series/counted_transition_nll"] < np.log(8)
+    assert "test_series/transition_nll" not in finished.metrics
+    pictures = {path.stem for path in (finished.folder / "figures").glob("*.png")}
+    assert pictures == PICTURES | {"transition_graph", "paths_on_map", "sampled_paths"}
+
+
 def test_more_units_than_samples_are_one_line(tmp_path):
     finished = run(tmp_path, "digits_kmeans data.limit=20 model.map_size='[5, 5]'")
     assert finished.status == 2

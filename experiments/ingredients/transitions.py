@@ -30,6 +30,10 @@ class SeriesOnMap:
     latents: Tensor
     units: Tensor
 
+    def moves(self) -> Tensor:
+        """Every unit but a sequence's last, and the one that follows it: `[N * (T - 1), 2]`."""
+        return torch.stack([self.units[:, :-1], self.units[:, 1:]], dim=2).flatten(0, 1)
+
 
 @dataclass(frozen=True, eq=False)
 class Transitions:
@@ -39,17 +43,23 @@ class Transitions:
     counted: Tensor
 
 
-def counted_transitions(units: Tensor, number_of_units: int) -> Tensor:
-    """The table `[K, K]` that makes sequences of units `[N, T]` most likely, but for `PSEUDO_COUNT`."""
-    pairs = units[:, :-1] * number_of_units + units[:, 1:]
-    counts = torch.bincount(pairs.flatten(), minlength=number_of_units**2).view(number_of_units, number_of_units)
-    counts = counts + PSEUDO_COUNT / number_of_units
+def counted_transitions(moves: Tensor, number_of_units: int) -> Tensor:
+    """The table `[K, K]` that makes moves `[M, 2]` from unit to unit most likely, but for `PSEUDO_COUNT`."""
+    counts = torch.bincount(moves[:, 0] * number_of_units + moves[:, 1], minlength=number_of_units**2)
+    counts = counts.view(number_of_units, number_of_units) + PSEUDO_COUNT / number_of_units
     return counts / counts.sum(dim=1, keepdim=True)
 
 
-def transition_nll(table: Tensor, units: Tensor) -> float:
-    """Mean negative log probability, in nats, of every step of sequences `[N, T]` but the first."""
-    return -table[units[:, :-1], units[:, 1:]].log().mean().item()
+def transition_nll(table: Tensor, moves: Tensor) -> float:
+    """Mean negative log probability of moves `[M, 2]`, in nats."""
+    return -table[moves[:, 0], moves[:, 1]].log().mean().item()
+
+
+def transition_metrics(tables: Transitions, moves: Tensor) -> dict[str, float]:
+    """`counted_transition_nll`, `transition_nll`: how well the counted and the learned table predict moves `[M, 2]`."""
+    metrics = {"counted_transition_nll": transition_nll(tables.counted, moves)}
+    learned = {} if tables.learned is None else {"transition_nll": transition_nll(tables.learned, moves)}
+    return metrics | learned
 
 
 def sampled_path(table: Tensor, start: int, length: int) -> list[int]:
@@ -63,36 +73,31 @@ def sampled_path(table: Tensor, start: int, length: int) -> list[int]:
 def series_metrics(
     parts: dict[str, SeriesOnMap], tables: Transitions, metrics_of: Callable[[Split, Tensor], dict[str, float]]
 ) -> dict[str, float]:
-    """`<split>_series/…` of `validation` and `test`: all that `metrics_of` says of the steps and their latents, and
-
-    - `counted_transition_nll`, `transition_nll`: how well the counted and the learned table predict the next unit.
-    """
+    """`<split>_series/…` of `validation` and `test`: `metrics_of` the steps and their latents, and of the moves."""
     metrics: dict[str, float] = {}
     for name in ("validation", "test"):
         part = parts[name]
-        found = metrics_of(part.series.frames(), part.latents)
-        found["counted_transition_nll"] = transition_nll(tables.counted, part.units)
-        if tables.learned is not None:
-            found["transition_nll"] = transition_nll(tables.learned, part.units)
+        found = metrics_of(part.series.frames(), part.latents) | transition_metrics(tables, part.moves())
         metrics |= with_prefix(f"{name}_series", found)
     return metrics
 
 
 def draw_transitions(
-    tracker: Tracker, part: SeriesOnMap, tables: Transitions, grid: Grid, decoded: Tensor, step: int
+    tracker: Tracker, paths: Tensor, tables: Transitions, grid: Grid, decoded: Tensor | None, step: int
 ) -> None:
-    """Pictures of the learned table (else the counted one): as a graph, and as drawn paths, `decoded` `[K, C, H, W]`.
+    """Pictures of units that follow one another.
 
-    And the paths of some sequences of the data on the map.
+    The learned table (else the counted one) as a graph; the first of the `paths` `[N, T]` that data take across the
+    map; and paths drawn from the table, where units can be shown as pictures, `decoded` `[K, C, H, W]`.
     """
     kind, table = ("counted", tables.counted) if tables.learned is None else ("learned", tables.learned)
-    hits = torch.bincount(part.units.flatten(), minlength=grid.size)
+    hits = torch.bincount(paths.flatten(), minlength=grid.size)
     tracker.figure("transition_graph", transition_graph(table.numpy(), hits.numpy(), grid), step)
-    tracker.figure("paths_on_map", paths_on_map(part.units[:SHOWN_PATHS].numpy(), grid), step)
-    if decoded.dim() == 4:
+    tracker.figure("paths_on_map", paths_on_map(paths[:SHOWN_PATHS].numpy(), grid), step)
+    if decoded is not None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(SEED)
-            paths = [sampled_path(table, start, SAMPLED_STEPS) for start in part.units[:SHOWN_PATHS, 0].tolist()]
+            drawn = [sampled_path(table, start, SAMPLED_STEPS) for start in paths[:SHOWN_PATHS, 0].tolist()]
         note = f"each line: decoded units that follow one another as the {kind} table draws them"
-        pictures = decoded.cpu()[torch.tensor(paths)].numpy()
+        pictures = decoded.cpu()[torch.tensor(drawn)].numpy()
         tracker.figure("sampled_paths", film_strips(pictures, "Sampled paths", note), step)
