@@ -75,8 +75,8 @@ def component_planes(planes: np.ndarray, labels: Sequence[str], spread: np.ndarr
     figure, top = headed_figure(
         0.2 + columns * (width + gap_across), lines * (height + gap_down) - BOTTOM_SAVED, title, note
     )
-    for place, channel in enumerate(shown):
-        row, column = divmod(place, columns)
+    for index, channel in enumerate(shown):
+        row, column = divmod(index, columns)
         left, upper = 0.2 + column * (width + gap_across), top - gap_down * (row + 1) + 0.1 - row * height
         axes = axes_at(figure, left, upper, width, height)
         image = axes.imshow(planes[channel].reshape(grid.shape), cmap=COLOUR_MAP, aspect="auto")
@@ -112,7 +112,7 @@ def trajectory(
     width, height = size * columns / max(grid.shape), size * rows / max(grid.shape)
     right, gap = 4.6, 1.9
     note = (
-        "left: from winner to winner over the map, dark to bright with time, ○ first, ■ last hour, cells coloured by "
+        "left: from winner to winner over the map, dark to bright with time, ○ first and ■ last hour, grey: "
         f"{label}; right: how likely the units it visits are in every hour"
     )
     figure, top = headed_figure(LEFT + width + gap + right + 0.9, max(height, 3.2), f"Trajectory of {subject}", note)
@@ -179,8 +179,8 @@ def forecast_fan(lines: Sequence[Line], samples: np.ndarray, subject: str) -> Fi
     rows = -(-len(lines) // columns)
     width, height, gap_across, gap_down = 3.0, 1.7, 0.75, 0.65
     note = (
-        f"dots: measured, line: filled; bands: 50 % and 90 % of {len(samples)} forecasts that run freely from the "
-        "dotted line, their median in the middle; dashed: the last known value stays"
+        f"dots: measured, line: filled; bands: 50 % and 90 % of {len(samples)} forecasts that run freely from the"
+        " dotted line, their median in the middle; dashed: the last known value stays"
     )
     across = columns * width + (columns - 1) * gap_across
     down = rows * height + (rows - 1) * gap_down + 0.2
@@ -226,7 +226,9 @@ def typical_stays(stays: Mapping[str, Sequence[tuple[int, Sequence[Line]]]]) -> 
     variables = len(next(iter(stays.values()))[0][1])
     width, height, gap_across, gap_down, left = 2.5, 1.35, 0.55, 0.3, 1.3
     down = len(stays) * (height + gap_down)
-    note = "each row: a unit and the stays whose hour (●) lies nearest to its centroid; a colour is one stay of its row"
+    note = (
+        "each row: one unit and the stays whose hour (●) lies nearest to its centroid; a colour is one stay of its row"
+    )
     figure, top = headed_figure(left + variables * (width + gap_across), down, "Most typical stays", note)
     panels: dict[int, Axes] = {}
     for row, (name, members) in enumerate(stays.items()):

@@ -1,0 +1,215 @@
+"""Baselines of T-DPSOM: k-means (scikit-learn) of the raw hours of all stays, and SOM-VAE on the same stays.
+
+    python experiments/stays_baselines.py with physionet2012_kmeans
+    python experiments/stays_baselines.py with physionet2012_somvae_prob seed=3
+
+They share stays, splits, metrics and records with T-DPSOM. DPSOM without time is a configuration of T-DPSOM.
+
+Source of SOM-VAE: Fortuin et al., "SOM-VAE: Interpretable Discrete Representation Learning on Time Series", ICLR 2019.
+Its decoder ends in a sigmoid, so it sees every channel scaled to [0, 1] between the extremes of the training hours.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+from experiments.configuration import at_least, one_of, optional, positive, text
+from experiments.errors import UserError
+from experiments.ingredients import cohorts
+from experiments.ingredients import compute as computing
+from experiments.ingredients import evaluation as evaluating
+from experiments.ingredients import tracking as trackers
+from experiments.ingredients import training as trainer
+from experiments.ingredients.cohorts import data, load_parts
+from experiments.ingredients.compute import compute, prepare
+from experiments.ingredients.evaluation import evaluated_while_training, evaluation, in_chunks, with_prefix
+from experiments.ingredients.hours import Hours, agreement, all_metrics, map_autocorrelation, movement
+from experiments.ingredients.metrics import topology_metrics, winners
+from experiments.ingredients.record import Provenance, json_numbers, write_record
+from experiments.ingredients.stays import Stays
+from experiments.ingredients.tracking import Tracker, tracking
+from experiments.ingredients.training import Phase, Progress, Trainer, Update, training_ingredient
+from experiments.launch import launch
+from experiments.registration import register
+from models.grid import Grid
+from models.somvae import SOMVAE, LossWeights
+
+import numpy as np
+import torch
+from sacred import Experiment
+from sklearn.cluster import KMeans
+from threadpoolctl import threadpool_limits
+from torch import Tensor, nn
+
+training = training_ingredient(
+    joint_epochs=20,  # of SOM-VAE
+    transition_learning_rate=0.05,  # of its second step per batch, which trains the transitions alone
+)
+ex = Experiment("stays_baselines", ingredients=[data, compute, training, evaluation, tracking], save_git_info=False)
+ex.add_config(
+    seed=0,
+    resume=None,  # folder of an interrupted run of SOM-VAE to continue
+    model=dict(
+        name="kmeans",  # kmeans or somvae
+        map_size=[16, 16],  # rows, columns; k-means takes as many clusters and knows no map
+        restarts=3,  # of k-means, the best of which is kept
+        latent_dim=50,  # of SOM-VAE
+    ),
+    loss=dict(
+        alpha=1.0,  # weighs SOM-VAE's commitment of latents and centroids to each other
+        beta=0.9,  # weighs the neighbourhood of the map
+        gamma=0.0,  # weighs the likelihood of the transitions; above 0 it is SOM-VAE-prob
+        tau=0.0,  # weighs the smoothness of series
+    ),
+)
+weight = at_least(0.0)
+register(
+    ex,
+    {
+        "seed": at_least(0),
+        "resume": optional(text),
+        "model.name": one_of("kmeans", "somvae"),
+        "model.map_size": at_least(1),
+        "model.restarts": at_least(1),
+        "model.latent_dim": at_least(1),
+        "loss.alpha": weight,
+        "loss.beta": weight,
+        "loss.gamma": weight,
+        "loss.tau": weight,
+        "training.joint_epochs": at_least(0),
+        "training.transition_learning_rate": positive,
+    }
+    | cohorts.RULES
+    | computing.RULES
+    | trainer.RULES
+    | evaluating.RULES
+    | trackers.RULES,
+)
+
+
+class KMeansOfHours(nn.Module):
+    """The hours themselves are the latents, and clusters have no places on a map."""
+
+    def __init__(self, train: Stays, number: int, restarts: int, seed: int, threads: int | None) -> None:
+        super().__init__()
+        hours = train.inputs[train.mask].numpy()
+        if number > len(hours):
+            raise UserError(f"model.map_size has {number} units, more than the {len(hours)} hours: lower it")
+        with threadpool_limits(threads):
+            found = KMeans(number, n_init=restarts, random_state=seed).fit(hours).cluster_centers_
+        self.register_buffer("centroids", torch.from_numpy(np.asarray(found, np.float32)))
+
+    def latents(self, hours: Tensor) -> Tensor:
+        return hours
+
+
+class SOMVAEOfHours(nn.Module):
+    """SOM-VAE whose samples are hours, scaled to [0, 1]; padded series reach it as rows."""
+
+    def __init__(self, train: Stays, grid: Grid, latent_dim: int, loss: dict[str, float]) -> None:
+        super().__init__()
+        hours = train.inputs[train.mask]
+        low, high = hours.min(dim=0).values, hours.max(dim=0).values
+        self.register_buffer("low", low)
+        self.register_buffer("width", torch.where(high > low, high - low, 1.0))
+        weights = LossWeights(**loss, gamma_twice=False)
+        shape = (hours.shape[1], 1, 1)
+        self.somvae = SOMVAE(shape, grid, latent_dim=latent_dim, network="dense", gradients="full", weights=weights)
+
+    @property
+    def centroids(self) -> Tensor:
+        return self.somvae.centroids
+
+    def scaled(self, hours: Tensor) -> Tensor:
+        """Hours `[n, C]` as the images `[n, C, 1, 1]` that SOM-VAE takes."""
+        return ((hours - self.low) / self.width).clamp(0, 1)[..., None, None]
+
+    def latents(self, hours: Tensor) -> Tensor:
+        return self.somvae.encode(self.scaled(hours))
+
+    def rows(self, inputs: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """Of series `[B, T, C]` the hours that count, one behind the other, and where each stay starts."""
+        first = torch.zeros_like(mask)
+        first[:, 0] = True
+        return {"inputs": self.scaled(inputs[mask]), "starts": first[mask]}
+
+    def phase(self, train: Stays, training: dict[str, Any]) -> Phase:
+        updates = [Update(self.somvae.joint_loss, (training["learning_rate"],))]
+        if self.somvae.weights.gamma > 0:
+            updates.append(Update(self.somvae.transition_loss, (training["transition_learning_rate"],)))
+        mask = train.mask
+        return Phase("joint", training["joint_epochs"], tuple(updates), lambda: {"mask": mask}, self.rows)
+
+
+Model = KMeansOfHours | SOMVAEOfHours
+
+
+def latents_of(model: Model, stays: Stays) -> Tensor:
+    """What is compared with the centroids, `[n, D]`."""
+    return in_chunks(model, model.latents, stays.inputs[stays.mask])
+
+
+def hours_of(model: Model, stays: Stays, latents: Tensor) -> Hours:
+    """The hours of a split with the clusters that win them."""
+    units, _, _ = winners(latents.cpu().numpy(), model.centroids.detach().cpu().numpy())
+    return Hours.of(stays, units)
+
+
+def curve(model: Model, parts: dict[str, Stays], grid: Grid) -> Callable[[Phase, int], dict[str, float]]:
+    """What the trainer calls after every epoch."""
+
+    def evaluate(phase: Phase, epoch: int) -> dict[str, float]:
+        metrics: dict[str, float] = {}
+        for name, part in evaluated_while_training(epoch, phase.epochs, parts).items():
+            hours = hours_of(model, part, latents_of(model, part))
+            metrics |= with_prefix(name, agreement(hours, grid.size) | movement(hours, grid))
+        return metrics
+
+    return evaluate
+
+
+def final_metrics(model: Model, part: Stays, grid: Grid) -> dict[str, float]:
+    """Metrics of a split; those of the map only where the method has one."""
+    latents = latents_of(model, part)
+    hours = hours_of(model, part, latents)
+    metrics, way = all_metrics(hours, grid.size), movement(hours, grid)
+    if isinstance(model, KMeansOfHours):
+        return metrics | {"unit_changes": way["unit_changes"]} if way else metrics
+    points, centroids = latents.cpu().numpy(), model.centroids.detach().cpu().numpy()
+    return metrics | way | map_autocorrelation(hours, grid) | topology_metrics(points, centroids, grid)
+
+
+@ex.main
+def main(_run, _config, seed, model, loss, training, compute) -> dict[str, float | None]:
+    provenance = Provenance.now()
+    device = prepare()
+    torch.manual_seed(seed)
+    splits = load_parts()
+    train = splits["train"]
+    grid = Grid(*model["map_size"], torus=False)
+    with Tracker(_run) as tracker:
+        if model["name"] == "kmeans":
+            device, start = torch.device("cpu"), time.perf_counter()
+            clusters = KMeansOfHours(train, grid.size, model["restarts"], seed, compute["threads"])
+            progress, parts = Progress(seconds={"fit": time.perf_counter() - start}), splits
+        else:
+            clusters = SOMVAEOfHours(train, grid, model["latent_dim"], loss).to(device)
+            parts = {name: part.to(device) for name, part in splits.items()}
+            stages = [clusters.phase(parts["train"], training)]
+            evaluated = {name: parts[name] for name in ("validation", "test")}
+            evaluate = curve(clusters, evaluated, grid)
+            progress = Trainer(clusters, stages, parts["train"].inputs, tracker, evaluate, _config).run()
+        metrics: dict[str, float] = {}
+        for name in ("validation", "test"):
+            metrics |= with_prefix(name, final_metrics(clusters, parts[name], grid))
+        tracker.scalars(metrics, training["joint_epochs"])
+        tracker.hparams(_config, metrics)
+        checksum = train.description.checksum
+        write_record(tracker.folder, ex.path, _config, metrics, progress, provenance, device, checksum)
+    print(f"result: {json.dumps(json_numbers(metrics))}")
+    return json_numbers(metrics)
+
+
+if __name__ == "__main__":
+    launch(ex)
