@@ -23,15 +23,30 @@ from experiments.ingredients import tracking as trackers
 from experiments.ingredients import training as trainer
 from experiments.ingredients.cohorts import data, load_parts
 from experiments.ingredients.compute import compute, prepare
-from experiments.ingredients.evaluation import evaluated_while_training, evaluation, in_chunks, with_prefix
+from experiments.ingredients.evaluation import (
+    evaluated_while_training,
+    evaluation,
+    in_chunks,
+    squared_error,
+    with_prefix,
+)
+from experiments.ingredients.figures import hit_map
+from experiments.ingredients.figures_series import attractor
 from experiments.ingredients.hours import Hours, agreement, all_metrics, map_autocorrelation, movement
 from experiments.ingredients.metrics import topology_metrics, winners
 from experiments.ingredients.record import Provenance, json_numbers, write_record
 from experiments.ingredients.stays import Stays
 from experiments.ingredients.tracking import Tracker, tracking
 from experiments.ingredients.training import Phase, Progress, Trainer, Update, training_ingredient
+from experiments.ingredients.transitions import (
+    Transitions,
+    counted_transitions,
+    draw_transitions,
+    transition_metrics,
+)
 from experiments.launch import launch
 from experiments.registration import register
+from models.assignment import squared_distances
 from models.grid import Grid
 from models.somvae import SOMVAE, LossWeights
 
@@ -103,6 +118,13 @@ class KMeansOfHours(nn.Module):
     def latents(self, hours: Tensor) -> Tensor:
         return hours
 
+    def reconstruct(self, hours: Tensor) -> Tensor:
+        """The centroid nearest to each of the hours `[n, C]`."""
+        return self.centroids[squared_distances(hours, self.centroids).argmin(dim=1)]
+
+    def transitions(self) -> Tensor | None:
+        return None
+
 
 class SOMVAEOfHours(nn.Module):
     """SOM-VAE whose samples are hours, scaled to [0, 1]; padded series reach it as rows."""
@@ -127,6 +149,15 @@ class SOMVAEOfHours(nn.Module):
 
     def latents(self, hours: Tensor) -> Tensor:
         return self.somvae.encode(self.scaled(hours))
+
+    def reconstruct(self, hours: Tensor) -> Tensor:
+        """Hours `[n, C]` as the map sees them, in their own scale."""
+        decoded = self.somvae.decode(self.somvae.quantize(self.latents(hours)))
+        return decoded.flatten(1) * self.width + self.low
+
+    def transitions(self) -> Tensor | None:
+        """The learned table `[K, K]`; None where nothing trained it."""
+        return self.somvae.transition_probabilities().detach().cpu() if self.somvae.weights.gamma > 0 else None
 
     def rows(self, inputs: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """Of series `[B, T, C]` the hours that count, one behind the other, and where each stay starts."""
@@ -169,15 +200,43 @@ def curve(model: Model, parts: dict[str, Stays], grid: Grid) -> Callable[[Phase,
     return evaluate
 
 
-def final_metrics(model: Model, part: Stays, grid: Grid) -> dict[str, float]:
+def final_metrics(model: Model, part: Stays, hours: Hours, latents: Tensor, grid: Grid) -> dict[str, float]:
     """Metrics of a split; those of the map only where the method has one."""
-    latents = latents_of(model, part)
-    hours = hours_of(model, part, latents)
     metrics, way = all_metrics(hours, grid.size), movement(hours, grid)
+    inputs = part.inputs[part.mask]
+    errors = in_chunks(model, lambda chunk: squared_error(chunk, model.reconstruct(chunk)), inputs)
+    metrics["reconstruction_error"] = errors.mean().item()
     if isinstance(model, KMeansOfHours):
         return metrics | {"unit_changes": way["unit_changes"]} if way else metrics
     points, centroids = latents.cpu().numpy(), model.centroids.detach().cpu().numpy()
     return metrics | way | map_autocorrelation(hours, grid) | topology_metrics(points, centroids, grid)
+
+
+def evaluate(tracker: Tracker, model: Model, parts: dict[str, Stays], grid: Grid, step: int) -> dict[str, float]:
+    """All metrics of `validation` and `test`, and pictures of the first."""
+    latents = {name: latents_of(model, part) for name, part in parts.items()}
+    hours = {name: hours_of(model, part, latents[name]) for name, part in parts.items()}
+    moves = {name: torch.from_numpy(part.moves()) for name, part in hours.items()}
+    tables = Transitions(model.transitions(), counted_transitions(moves["train"], grid.size))
+    metrics: dict[str, float] = {}
+    for name in ("validation", "test"):
+        found = final_metrics(model, parts[name], hours[name], latents[name], grid)
+        metrics |= with_prefix(name, found | transition_metrics(tables, moves[name]))
+    draw(tracker, parts["validation"], hours["validation"], tables, grid, step)
+    return metrics
+
+
+def draw(tracker: Tracker, stays: Stays, hours: Hours, tables: Transitions, grid: Grid, step: int) -> None:
+    """Pictures of the map in time, and of the points themselves where they have three values."""
+    tracker.figure("hit_map", hit_map(np.bincount(hours.units, minlength=grid.size), grid), step)
+    whole = (stays.lengths == stays.inputs.shape[1]).cpu().numpy()
+    if whole.any():
+        paths = torch.from_numpy(hours.units[whole[hours.stays]]).view(-1, stays.inputs.shape[1])
+        draw_transitions(tracker, paths, tables, grid, decoded=None, step=step)
+    if stays.inputs.shape[2] == 3:
+        names = [channel.name for channel in stays.description.channels]
+        points = stays.inputs[stays.mask].cpu().numpy()
+        tracker.figure("attractor", attractor(points, hours.units, grid, names), step)
 
 
 @ex.main
@@ -198,11 +257,9 @@ def main(_run, _config, seed, model, loss, training, compute) -> dict[str, float
             parts = {name: part.to(device) for name, part in splits.items()}
             stages = [clusters.phase(parts["train"], training)]
             evaluated = {name: parts[name] for name in ("validation", "test")}
-            evaluate = curve(clusters, evaluated, grid)
-            progress = Trainer(clusters, stages, parts["train"].inputs, tracker, evaluate, _config).run()
-        metrics: dict[str, float] = {}
-        for name in ("validation", "test"):
-            metrics |= with_prefix(name, final_metrics(clusters, parts[name], grid))
+            train_inputs = parts["train"].inputs
+            progress = Trainer(clusters, stages, train_inputs, tracker, curve(clusters, evaluated, grid), _config).run()
+        metrics = evaluate(tracker, clusters, parts, grid, training["joint_epochs"])
         tracker.scalars(metrics, training["joint_epochs"])
         tracker.hparams(_config, metrics)
         checksum = train.description.checksum

@@ -142,6 +142,11 @@ def test_baselines(in_process, tmp_path, name):
     assert finished.status == 0, finished.errors
     assert 0 < finished.metrics["test/nmi_geometric_wing"] < 1
     assert ("test/morans_i" in finished.metrics) == (name == "somvae")
+    assert ("test/transition_nll" in finished.metrics) == (name == "somvae")
+    assert finished.metrics["test/counted_transition_nll"] > 0
+    assert 0 < finished.metrics["test/reconstruction_error"] < 1 + (name == "somvae")  # of points with variance 1
+    pictures = {path.stem for path in (finished.folder / "figures").glob("*.png")}
+    assert pictures == {"hit_map", "transition_graph", "paths_on_map", "attractor"}
 
 
 # ---------------------------------------------------------------------------------------------------- SOM-VAE's series

@@ -50,6 +50,11 @@ class Hours:
     def number_of_stays(self) -> int:
         return int(self.stays[-1]) + 1
 
+    def moves(self) -> np.ndarray:
+        """Every unit but a stay's last, and the one that follows it, `[m, 2]`."""
+        same_stay = self.stays[1:] == self.stays[:-1]
+        return np.stack([self.units[:-1], self.units[1:]], axis=1)[same_stay]
+
     @property
     def first_label(self) -> str:
         """The label of the shortest window, which maps are coloured by."""
@@ -95,8 +100,7 @@ REPORTED = ("nmi_geometric", "nmi_arithmetic", "ami", "purity")
 
 def movement(hours: Hours, grid: Grid) -> dict[str, float]:
     """From hour to hour: share of changes of the unit, `unit_changes`, and mean way over the map, `jump`, in steps."""
-    same_stay = hours.stays[1:] == hours.stays[:-1]
-    before, after = hours.units[:-1][same_stay], hours.units[1:][same_stay]
+    before, after = hours.moves().T
     way = grid.distances("manhattan").numpy()[before, after]
     return {"unit_changes": float((before != after).mean()), "jump": float(way.mean())} if len(way) else {}
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 PSEUDO_COUNT = 1.0  # transitions that every row of a counted table is given, spread evenly: unseen ones stay possible
-SHOWN_PATHS, SAMPLED_STEPS = 5, 12
+SHOWN_PATHS, SAMPLED_STEPS = 3, 12
 SEED = 0  # of the paths that are drawn from a table, whatever the seed of the run
 
 
