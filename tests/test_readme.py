@@ -52,11 +52,12 @@ def test_an_unknown_key_in_a_command_is_noticed():
     [
         ("dpsom", "mnist_faithful", "mnist", {"model.normalize_before", "evaluation.every", "evaluation.test_curve"}),
         ("somvae", "mnist_faithful", "mnist_series", {"evaluation.every"}),
+        ("tdpsom", "eicu_faithful", "eicu", {"model.normalize_before", "evaluation.test_curve"}),
     ],
 )
 def test_faithful_differs_from_corrected_where_the_readme_says(experiment, faithful, corrected, unexplained):
     tables = re.findall(r"\| switch \| faithful .*\n((?:\|.*\n)+)", README)
-    table = tables[["dpsom", "somvae"].index(experiment)]
+    table = tables[["dpsom", "somvae", "tdpsom"].index(experiment)]
     named = set(re.findall(r"^\| `(\w+\.\w+)`", table, re.MULTILINE))
     assert len(named) >= 4
     experiment = load_experiment(experiment)

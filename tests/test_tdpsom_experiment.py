@@ -2,12 +2,14 @@
 
 import csv
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from experiments import stays_baselines, tdpsom
 from experiments.ingredients.forecasting import STEPS, forecast_errors, forecast_metrics
 from experiments.ingredients.stays import Channel, Description, Stays
+from experiments.ingredients.stays_map import clinical_lines
 from models.assignment import student_t_assignment, student_t_kernel
 from models.grid import Grid
 from models.tdpsom import TDPSOM, LossWeights
@@ -18,7 +20,7 @@ import pytest
 import torch
 
 CHANNELS, HOURS = 5, 12
-LABELS, SPLITS = {"validation", "test"}, ("validation", "test")
+SPLITS = ("validation", "test")
 PICTURES = {
     "hit_map", "u_matrix", "component_planes", "risk_wing", "trajectory", "forecast", "typical_stays",
 }  # fmt: skip
@@ -162,6 +164,21 @@ def test_somvae_sees_padded_stays_one_behind_the_other():
     hours = data.inputs[data.mask]
     low, high = hours.min(dim=0).values, hours.max(dim=0).values
     torch.testing.assert_close(batch["inputs"][..., 0, 0], (hours - low) / (high - low))
+
+
+# ------------------------------------------------------------------------------------------------------------ pictures
+
+
+def test_lines_are_in_clinical_units_from_the_first_measurement_on():
+    data = stays()
+    channels = tuple(Channel(str(index), "u", 10.0 * index, 2.0) for index in range(CHANNELS))
+    data = replace(data, description=replace(data.description, channels=channels))
+    data.observed[0, :, 3] = torch.arange(HOURS) == 4
+    (line,) = clinical_lines(data, 0, [3])
+    assert np.isnan(line.values[:4]).all()
+    np.testing.assert_allclose(line.values[4:], 2.0 * data.inputs[0, 4:, 3].numpy() + 30.0, rtol=1e-6)
+    assert line.measured.nonzero()[0].tolist() == [4]
+    assert line.label == "3 (u)"
 
 
 # ------------------------------------------------------------------------------------------------------------ forecast

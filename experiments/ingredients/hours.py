@@ -116,8 +116,7 @@ def death_purity(hours: Hours, number_of_units: int) -> dict[str, float]:
         dead, all_hours = sums(died), sums(total)
         return np.maximum(dead, all_hours - dead).sum(axis=-1) / all_hours.sum(axis=-1)
 
-    every = np.ones((1, hours.number_of_stays))
-    value = float(purity(lambda counts: every @ counts)[0])
+    value = float(purity(all_stays(hours.number_of_stays))[0])
     return {"purity_death": value} | interval("purity_death", purity, hours.number_of_stays)
 
 
@@ -156,8 +155,12 @@ def unit_table(hours: Hours, grid: Grid) -> list[dict[str, float | int]]:
             with np.errstate(invalid="ignore", divide="ignore"):
                 return sums(part) / sums(whole)
 
-        value = share(lambda counts: np.ones((1, hours.number_of_stays)) @ counts)[0]
-        bounds = bounds_over_stays(lambda sums, share=share: share(sums).T, hours.number_of_stays)
+        value = share(all_stays(hours.number_of_stays))[0]
+        bounds = np.full((2, grid.size), np.nan)
+        if hours.number_of_stays > 1:
+            drawn = draws(lambda sums, share=share: share(sums).T, hours.number_of_stays)
+            with warnings.catch_warnings(action="ignore"):  # of units that win no hour at all
+                bounds = np.nanquantile(drawn, (0.025, 0.975), axis=-1)
         for row, centre, low, high in zip(rows, value, *bounds, strict=True):
             row |= {name: float(centre), f"{name}_low": float(low), f"{name}_high": float(high)}
     return rows
@@ -230,21 +233,27 @@ def count_by_stay(
 
 
 def interval(name: str, statistic: Callable[[Sums], np.ndarray], stays: int) -> dict[str, float]:
-    """`<name>_low` and `<name>_high` of one number."""
-    low, high = bounds_over_stays(statistic, stays)
-    return {f"{name}_low": float(low), f"{name}_high": float(high)}
+    """`<name>_low` and `<name>_high` of one number, a statistic as `draws` takes it; nothing of a single stay."""
+    if stays < 2:
+        return {}
+    centre = float(statistic(all_stays(stays))[0])
+    half = 1.96 * float(draws(statistic, stays).std(ddof=1))
+    return {f"{name}_low": centre - half, f"{name}_high": centre + half}
 
 
-def bounds_over_stays(statistic: Callable[[Sums], np.ndarray], stays: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ends of the interval of a statistic of sums over stays.
+def all_stays(stays: int) -> Sums:
+    """Adds the rows of `[N, cells]` up, each once: `[1, cells]`."""
+    return lambda counts: np.ones((1, stays)) @ counts
+
+
+def draws(statistic: Callable[[Sums], np.ndarray], stays: int) -> np.ndarray:
+    """The bootstrap distribution of a statistic of sums over at least two stays, `[..., RESAMPLES]`.
 
     Args:
         statistic: takes a function that adds the rows of `[N, cells]` up for each of R draws, `[R, cells]`; returns
             `[..., R]`.
         stays: N.
     """
-    if stays < 2:
-        return np.nan, np.nan
 
     def of_draws(drawn: np.ndarray, axis: int) -> np.ndarray:
         drawn = np.atleast_2d(drawn)
@@ -253,7 +262,7 @@ def bounds_over_stays(statistic: Callable[[Sums], np.ndarray], stays: int) -> tu
         return statistic(lambda counts: times @ counts)
 
     with warnings.catch_warnings(action="ignore"):  # of draws in which a unit wins no hour
-        found = stats.bootstrap(
+        return stats.bootstrap(
             (np.arange(stays),),
             of_draws,
             vectorized=True,
@@ -261,9 +270,7 @@ def bounds_over_stays(statistic: Callable[[Sums], np.ndarray], stays: int) -> tu
             batch=50,
             method="percentile",
             rng=np.random.default_rng(0),
-        )
-        low, high = np.nanquantile(found.bootstrap_distribution, (0.025, 0.975), axis=-1)
-    return low, high
+        ).bootstrap_distribution
 
 
 def mean_with_interval(name: str, values: np.ndarray, with_interval: bool) -> dict[str, float]:

@@ -103,15 +103,16 @@ def often_measured(stays: Stays) -> list[int]:
 
 
 def clinical_lines(stays: Stays, stay: int, variables: list[int]) -> list[Line]:
-    """These variables of one stay, in clinical units."""
+    """These variables of one stay, in clinical units; NaN before they are first measured."""
     length = int(stays.lengths[stay])
     inputs, observed = stays.inputs[stay, :length].cpu().numpy(), stays.observed[stay, :length].cpu().numpy()
+    known = np.where(np.maximum.accumulate(observed, axis=0), inputs, np.nan)
     channels = stays.description.channels
     return [
         Line(
             channels[index].name,
             channels[index].unit,
-            inputs[:, index] * channels[index].scale + channels[index].mean,
+            known[:, index] * channels[index].scale + channels[index].mean,
             observed[:, index],
         )
         for index in variables
