@@ -26,6 +26,7 @@ from experiments.ingredients.compute import autocast, compute, hardware, prepare
 from experiments.ingredients.evaluation import evaluation
 from experiments.ingredients.observers import write_atomically
 from experiments.ingredients.training import Phase, Trainer
+from scripts.rendering import speed_table
 from scripts.reproduce import resolve_config
 
 import torch
@@ -123,22 +124,6 @@ def _resident_megabytes() -> float:
     return pages * resource.getpagesize() / 2**20
 
 
-def table(results: list[dict[str, Any]]) -> str:
-    """The measurements as Markdown."""
-    lines = [
-        "| config | precision | phase | samples/s | of peak | peak memory, MB | growth, MB |",
-        "|---|---|---|--:|--:|--:|--:|",
-    ]
-    for result in results:
-        for phase in result["phases"]:
-            lines.append(
-                f"| {result['config']} | {result['precision']} | {phase['phase']} "
-                f"| {phase['samples_per_second']:,.0f} | {phase['share_of_peak']:.0%} "
-                f"| {result['peak_memory_megabytes']:,.0f} | {result['memory_growth_megabytes']:+.0f} |"
-            )
-    return "\n".join(lines)
-
-
 def run_one(config_name: str, precision: str) -> None:
     """Measure in this process; called by `main` in a process of its own."""
     SETTINGS.CAPTURE_MODE = "no"
@@ -166,7 +151,7 @@ def main() -> None:
             results.append({"config": config, "precision": precision, **json.loads(done.stdout.splitlines()[-1])})
     content = {"format": 1, "versions": versions(), "results": results}
     write_atomically(RESULT, (json.dumps(content, indent=1) + "\n").encode())
-    print(table(results))
+    print(speed_table(results))
 
 
 if __name__ == "__main__":

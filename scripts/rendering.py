@@ -196,12 +196,16 @@ def signed(value: float) -> str:
     return text if text.startswith("−") or not float(text) else "+" + text
 
 
-def mean_cell(summary: Summary | None, decimals: int = 4) -> str:
-    """`.6919 ± .0012`; empty without a run."""
-    if summary is None:
-        return ""
+def mean_text(summary: Summary, decimals: int = 4) -> str:
+    """`.6919 ± .0012`."""
     spread = "" if summary.standard_error is None else f" ± {number(summary.standard_error, decimals)}"
     return number(summary.mean, decimals) + spread
+
+
+def mean_cell(runs: Runs, metric: str, results: "Results", decimals: int = 4) -> str:
+    """`.6919 ± .0012`; empty without a run."""
+    summary = results.summary(runs, metric)
+    return Entry(mean_text(summary, decimals), summary.mean, metric, runs) if summary else ""
 
 
 def count_cell(n: int, dirty: bool) -> str:
@@ -209,22 +213,47 @@ def count_cell(n: int, dirty: bool) -> str:
     return f"{n}{' †' if dirty else ''}" if n else ""
 
 
-def our_cell(cell: "Cell") -> str:
+def our_cell(cell: "Cell", metric: str) -> str:
     """`.6919 ± .0012, n = 3`; empty without a run."""
-    return f"{mean_cell(cell.ours)}, n = {count_cell(cell.ours.n, cell.dirty)}" if cell.ours else ""
+    if cell.ours is None:
+        return ""
+    text = f"{mean_text(cell.ours)}, n = {count_cell(cell.ours.n, cell.dirty)}"
+    return Entry(text, cell.ours.mean, metric, cell.runs)
 
 
-def difference_cell(comparison: Comparison | None) -> str:
+def difference_cell(comparison: Comparison | None, metric: str, *runs: Runs) -> str:
     """`−.0027 [−.0060, +.0005] **equal**`; empty without a comparison."""
     if comparison is None:
         return ""
     interval = f" [{', '.join(signed(end) for end in comparison.interval)}]" if comparison.interval else ""
-    return f"{signed(comparison.difference)}{interval} **{comparison.verdict}**"
+    text = f"{signed(comparison.difference)}{interval} **{comparison.verdict}**"
+    return Entry(text, comparison.difference, metric, *runs)
 
 
-def markdown_table(head: list[str], rows: list[list[str]]) -> str:
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+class Entry(str):
+    """A cell's text that also knows the number it shows, its metric `<split>/<metric>`, and the runs behind it."""
+
+    value: float
+    metric: str
+    runs: tuple[Runs, ...]
+
+    def __new__(cls, text: str, value: float, metric: str, *runs: Runs) -> "Entry":
+        entry = super().__new__(cls, text)
+        entry.value, entry.metric, entry.runs = value, metric, runs
+        return entry
+
+
+class MarkdownTable(str):
+    """A table in Markdown that also knows its head and its cells, some of which are `Entry`s."""
+
+    head: list[str]
+    rows: list[list[str]]
+
+    def __new__(cls, head: list[str], rows: list[list[str]]) -> "MarkdownTable":
+        lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+        table = super().__new__(cls, "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows]))
+        table.head, table.rows = head, rows
+        return table
 
 
 DAGGER = "† run with uncommitted changes to the code."
@@ -278,7 +307,7 @@ def provenance(runs: list[Runs], results: Results) -> list[str]:
         ])  # fmt: skip
     if not rows:
         return []
-    block = ["## Runs", markdown_table(["config", "seeds", "minutes a run", "hardware", "code"], rows)]
+    block = ["## Runs", MarkdownTable(["config", "seeds", "minutes a run", "hardware", "code"], rows)]
     if any(results.dirty(run) for run in runs):
         block.append(DAGGER)
     return block
@@ -304,6 +333,10 @@ class ParityLine:
     split: str | None
     reference: Reference | None
     cells: dict[str, Cell]
+
+    @property
+    def full_metric(self) -> str:
+        return f"{self.split}/{self.metric}"
 
 
 def references_of(row: ParityRow, metric: str, results: Results) -> list[Reference]:
@@ -392,12 +425,15 @@ def render_parity(table: Table, results: Results) -> Rendered:
         published = published_cell(line.reference, results, footnotes)
         cells = [*line.row.labels, table.metrics[line.metric], line.split or "not known", published]
         for cell in line.cells.values():
-            cells += [our_cell(cell), difference_cell(cell.comparison)]
+            cells += [
+                our_cell(cell, line.full_metric),
+                difference_cell(cell.comparison, line.full_metric, cell.runs),
+            ]
         rows.append(cells)
     head = [*table.labels, "metric", "split", "published"]
     for column in columns:
         head += [column, f"{column} − published [95 % CI]"]
-    blocks = ["## Against published numbers", markdown_table(head, rows), *footnotes.listing()]
+    blocks = ["## Against published numbers", MarkdownTable(head, rows), *footnotes.listing()]
 
     ours = own_lines(table, columns, results) if len(columns) > 1 else []
     if ours:
@@ -405,13 +441,17 @@ def render_parity(table: Table, results: Results) -> Rendered:
             [
                 *line.row.labels,
                 table.metrics[line.metric],
-                *(our_cell(cell) for cell in line.cells.values()),
-                difference_cell(line.cells[columns[-1]].comparison),
+                *(our_cell(cell, line.full_metric) for cell in line.cells.values()),
+                difference_cell(
+                    line.cells[columns[-1]].comparison,
+                    line.full_metric,
+                    *(line.cells[column].runs for column in (columns[-1], columns[0])),
+                ),
             ]
             for line in ours
         ]
         head = [*table.labels, "metric", *columns, f"{columns[-1]} − {columns[0]} [95 % CI]"]
-        blocks += [f"## {columns[-1].capitalize()} against {columns[0]}, test split", markdown_table(head, rows)]
+        blocks += [f"## {columns[-1].capitalize()} against {columns[0]}, test split", MarkdownTable(head, rows)]
 
     sources = [
         results.sources[name] for name in dict.fromkeys(line.reference.source for line in lines if line.reference)
@@ -449,10 +489,10 @@ def short_parity(table: Table, columns: list[str], lines: list[ParityLine], resu
                 cells.append(reference_cell(line.reference, results, footnotes) if line.reference else "")
                 for cell in line.cells.values():
                     verdict = f" **{cell.comparison.verdict}**" if cell.comparison else ""
-                    cells.append(our_cell(cell) + verdict)
+                    cells.append(our_cell(cell, line.full_metric) + verdict)
             rows.append(cells)
     dagger = [DAGGER] if any(cell.dirty for line in lines for cell in line.cells.values()) else []
-    return "\n\n".join([markdown_table(head, rows), *footnotes.listing(), *dagger])
+    return "\n\n".join([MarkdownTable(head, rows), *footnotes.listing(), *dagger])
 
 
 def parity_values(table: Table, line: ParityLine, columns: list[str]) -> list[dict]:
@@ -517,7 +557,7 @@ TOPOLOGY = {
 def metric_cells(row: Row, metrics: dict[str, str], results: Results) -> list[str]:
     """The row's labels, its number of seeds and its mean of each metric on the test split."""
     means = [
-        mean_cell(results.summary(row.runs, f"test/{metric}"), decimals=1 if metric == "used_units" else 3)
+        mean_cell(row.runs, f"test/{metric}", results, decimals=1 if metric == "used_units" else 3)
         for metric in metrics
     ]
     return [*row.labels, count_cell(len(results.of(row.runs)), results.dirty(row.runs)), *means]
@@ -531,7 +571,7 @@ def render_metrics(table: Table, results: Results) -> Rendered:
     blocks = []
     for title, metrics in sections.items():
         head = [*table.labels, "n", *metrics.values()]
-        blocks += [f"## {title}", markdown_table(head, [metric_cells(row, metrics, results) for row in table.rows])]
+        blocks += [f"## {title}", MarkdownTable(head, [metric_cells(row, metrics, results) for row in table.rows])]
     values = [
         {"config": runs.config_name, "metric": metric, "split": split}
         | summary_values(results.summary(runs, f"{split}/{metric}"))
@@ -591,7 +631,7 @@ def render_ablation(table: Table, results: Results) -> Rendered:
         for metric in table.metrics:
             ours, base = results.summary(runs, metric), results.summary(table.base, metric)
             comparison = compare(ours, base, MARGIN) if ours and base and not is_base else None
-            line += [mean_cell(ours), difference_cell(comparison)]
+            line += [mean_cell(runs, metric, results), difference_cell(comparison, metric, runs, table.base)]
             values.append(
                 {
                     "config": runs.config_name,
@@ -605,7 +645,7 @@ def render_ablation(table: Table, results: Results) -> Rendered:
     head = ["config", "switched", "n", "minutes"]
     for heading in table.metrics.values():
         head += [heading, "− base [95 % CI]"]
-    short = markdown_table(head, rows)
+    short = MarkdownTable(head, rows)
     return Rendered([short, *provenance(table.runs(), results)], short, values)
 
 
@@ -619,6 +659,26 @@ def render_golden(table: Table, results: Results) -> Rendered:
     for model, quantity, measure, worst, tolerance in (row.values() for row in values):
         within = "yes" if worst <= tolerance else "**no**"
         rows.append([model, quantity, measure, f"{worst:.1e}", f"{tolerance:.0e}", within])
-    short = markdown_table(["model", "quantity", "measure", "worst deviation", "tolerance", "within"], rows)
+    short = MarkdownTable(["model", "quantity", "measure", "worst deviation", "tolerance", "within"], rows)
     commit = results.golden.get("git_commit")
     return Rendered([short, f"Code: {commit[:8]}."] if commit else [short], short, values)
+
+
+def speed_table(results: list[dict]) -> MarkdownTable:
+    """The measurements of `scripts/benchmark.py`."""
+    rows = [
+        [
+            f"`{result['config']}`",
+            result["precision"],
+            phase["phase"],
+            f"{phase['samples_per_second']:,.0f}",
+            f"{phase['share_of_peak']:.0%}",
+            f"{result['peak_memory_megabytes']:,.0f}",
+            f"{result['memory_growth_megabytes']:+.0f}",
+        ]
+        for result in results
+        for phase in result["phases"]
+    ]
+    return MarkdownTable(
+        ["config", "precision", "phase", "samples/s", "of peak", "peak memory, MB", "growth, MB"], rows
+    )

@@ -43,12 +43,25 @@ def test_the_arrays_tell_what_the_map_shows(written):
 def test_the_nearest_samples_are_those_that_a_unit_wins(written):
     arrays, given = np.load(written[0], allow_pickle=False), written[2]
     distances = np.linalg.norm(given["points"][:, None] - given["centroids"], axis=2)
-    for unit, sample in enumerate(arrays["nearest"]):
+    for unit, samples in enumerate(arrays["nearest"]):
         won = np.flatnonzero(distances.argmin(axis=1) == unit)
-        assert sample == (won[distances[won, unit].argmin()] if len(won) else -1)
-        shown = given["inputs"][sample] if len(won) else 0
-        np.testing.assert_allclose(arrays["nearest_samples"][unit] / 255, shown + np.zeros((1, 28, 28)), atol=0.002)
-    assert arrays["nearest"][-1] == -1
+        expected = won[distances[won, unit].argsort()][: trained_map.NEAREST]
+        assert list(samples) == [*expected, *[-1] * (trained_map.NEAREST - len(expected))]
+        for sample, shown in zip(samples, arrays["nearest_samples"][unit], strict=True):
+            picture = given["inputs"][sample] if sample >= 0 else np.zeros((1, 28, 28))
+            np.testing.assert_allclose(shown / 255, picture, atol=0.002)
+    assert list(arrays["nearest"][-1]) == [-1] * trained_map.NEAREST
+
+
+def test_large_pictures_leave_room_for_fewer_samples(tmp_path):
+    random = np.random.default_rng(0)
+    points = random.normal(size=(500, 4))
+    images = random.random((500, 3, 32, 20))
+    arrays, _ = trained_map.write_map(
+        tmp_path, GRID, CLASSES, np.ones((64, 10)), points[:64], points, images, images[:64]
+    )
+    assert arrays.stat().st_size < trained_map.LARGEST
+    assert np.load(arrays)["nearest_samples"].shape == (64, 1, 3, 32, 20)
 
 
 def test_the_sprite_is_the_decoded_map_and_both_files_stay_small(written):

@@ -68,7 +68,7 @@ def nearest_samples(inputs: np.ndarray, points: np.ndarray, centroids: np.ndarra
     Distances are those of the latent `points` [N, D] to the `centroids` [K, D].
     """
     inputs, centroids = np.asarray(inputs), check(centroids, grid)
-    nearest = nearest_won(points, centroids)
+    nearest = nearest_won(points, centroids)[:, 0]
     note = "each picture: the input nearest to a unit's centroid, among those that the unit wins"
     figure, axes = map_figure(grid, "Nearest samples", note, inputs)
     draw_pictures(axes, inputs[nearest].reshape(*grid.shape, *inputs.shape[1:]))
@@ -76,12 +76,17 @@ def nearest_samples(inputs: np.ndarray, points: np.ndarray, centroids: np.ndarra
     return figure
 
 
-def nearest_won(points: np.ndarray, centroids: np.ndarray) -> np.ndarray:
-    """[K]: the nearest to each of the `centroids` [K, D] among the `points` [N, D] that it wins; -1 without any."""
+def nearest_won(points: np.ndarray, centroids: np.ndarray, number: int = 1) -> np.ndarray:
+    """[K, number]: the nearest to each of the `centroids` [K, D] among the `points` [N, D] that it wins, nearest first.
+
+    -1 where a unit wins fewer.
+    """
     units, _, distance = winners(points, centroids)
-    far_to_near = np.argsort(-distance, kind="stable")
-    nearest = np.full(len(centroids), -1)
-    nearest[units[far_to_near]] = far_to_near  # of several written to one unit, the last stays
+    order = np.lexsort((distance, units))
+    units = units[order]
+    rank = np.arange(len(units)) - np.searchsorted(units, units)
+    nearest = np.full((len(centroids), number), -1)
+    nearest[units[rank < number], rank[rank < number]] = order[rank < number]
     return nearest
 
 
@@ -210,11 +215,11 @@ def learning_curves(curve: Curve, metrics: Sequence[str]) -> Figure:
     The panel of `purity` shows the columns `purity` (taken while training), `validation/purity` and `test/purity`, as
     far as the curve has them.
     """
-    starts, note = _phases([curve])
+    starts, note = phase_starts([curve])
     figure, panels = _panels(len(metrics), "Learning curves", note)
     for axes, metric in zip(panels, metrics, strict=True):
         for split, colour in SPLIT_COLOURS.items():
-            epochs, values = _series(curve, metric if split == "training" else f"{split}/{metric}", starts)
+            epochs, values = curve_points(curve, metric if split == "training" else f"{split}/{metric}", starts)
             if len(epochs):
                 axes.plot(epochs, values, color=colour, label=split, **_markers(epochs))
         _finish_panel(axes, metric, starts)
@@ -235,15 +240,15 @@ def curve_comparison(
     """
     if not curves:
         raise ValueError("no curves to compare")
-    starts, note = _phases(curves)
+    starts, note = phase_starts(curves)
     unknown = {row["phase"] for row in reference} - set(starts)
     if unknown:
         raise ValueError(f"the reference has phases that our curves lack: {sorted(unknown)}")
     seeds = f"{names[0]}, {len(curves)} seeds (mean, range)" if len(curves) > 1 else f"{names[0]}, 1 seed"
     figure, panels = _panels(2 * len(metrics), f"{names[0]} beside {names[1]}", note, len(metrics))
     for metric, above, below in zip(metrics, panels[: len(metrics)], panels[len(metrics) :], strict=True):
-        theirs = dict(zip(*_series(reference, metric, starts), strict=True))
-        series = [dict(zip(*_series(curve, metric, starts), strict=True)) for curve in curves]
+        theirs = dict(zip(*curve_points(reference, metric, starts), strict=True))
+        series = [dict(zip(*curve_points(curve, metric, starts), strict=True)) for curve in curves]
         ours = {epoch: [one[epoch] for one in series] for epoch in sorted(set(series[0]).intersection(*series))}
         _draw_band(above, ours, seeds)
         above.plot(list(theirs), list(theirs.values()), color="#222222", linewidth=1, linestyle="--", label=names[1])
@@ -374,7 +379,7 @@ def class_colours(number: int) -> list[tuple[float, float, float]]:
     return [to_rgb(colour) for colour in matplotlib.colormaps[MANY_COLOURS](np.linspace(0, 1, number))]
 
 
-def _phases(curves: Sequence[Curve]) -> tuple[dict[str, int], str]:
+def phase_starts(curves: Sequence[Curve]) -> tuple[dict[str, int], str]:
     """How many epochs passed before each phase, in the order of their appearance, and a note that says so."""
     lengths: dict[str, int] = {}
     for curve in curves:
@@ -388,7 +393,7 @@ def _phases(curves: Sequence[Curve]) -> tuple[dict[str, int], str]:
     return starts, f"epochs: {', '.join(spans)}" + ("; dotted lines part the phases" if len(spans) > 1 else "")
 
 
-def _series(curve: Curve, column: str, starts: Mapping[str, int]) -> tuple[list[int], list[float]]:
+def curve_points(curve: Curve, column: str, starts: Mapping[str, int]) -> tuple[list[int], list[float]]:
     """Epochs, counted through all phases, and values of the rows that have a finite number in `column`."""
     rows = [row for row in curve if row.get(column) is not None and np.isfinite(row[column])]
     return [starts[row["phase"]] + row["epoch"] for row in rows], [float(row[column]) for row in rows]
