@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUNS ?= runs
 
-.PHONY: demo test test-system lint bench tensorboard reproduce reproduce-table mongo
+.PHONY: demo test test-system lint bench tensorboard reproduce reproduce-table report mongo
 
 demo: .venv/installed  ## train DPSOM on the bundled digits and say where to look
 	$(BIN)/python experiments/dpsom.py with digits
@@ -30,10 +30,15 @@ tensorboard: .venv/installed  ## browse all runs
 reproduce: .venv/installed  ## train what the tables still lack, then render them
 	$(BIN)/python scripts/reproduce.py
 	$(BIN)/python scripts/curves.py
+	$(BIN)/python scripts/report.py
 
 reproduce-table: .venv/installed  ## render the tables from the committed records
 	$(BIN)/python scripts/tables.py
 	$(BIN)/python scripts/curves.py
+	$(BIN)/python scripts/report.py
+
+report: .venv/installed  ## one page of all results, results/report/index.html
+	$(BIN)/python scripts/report.py
 
 mongo:  ## a MongoDB for the Mongo observer, and Omniboard to browse it on http://localhost:9000
 	docker compose up -d

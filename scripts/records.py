@@ -55,6 +55,10 @@ class Record:
     data_checksum: str
 
     @property
+    def key(self) -> str:
+        return f"{self.experiment}/{self.config_name}"
+
+    @property
     def total_seconds(self) -> float:
         return sum(self.seconds.values())
 

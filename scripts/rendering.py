@@ -43,6 +43,10 @@ class Runs:
     stages: tuple[tuple[int, int], ...]
     minutes: float
 
+    @property
+    def key(self) -> str:
+        return f"{self.experiment}/{self.config_name}"
+
 
 @dataclass(frozen=True)
 class ParityRow:

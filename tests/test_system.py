@@ -1,13 +1,13 @@
 """What a user sees in the browser: TensorBoard on a real run, opened in a real Chromium. Needs Debian packages."""
 
 import re
-import shutil
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import chromium
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,16 +43,7 @@ def tensorboard(run_folder):
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
-    arguments = ("headless=new", "no-sandbox", "disable-gpu", "disable-background-networking", "window-size=1400,1000")
-    for argument in (*arguments, f"user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(f"--{argument}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
+    driver = chromium.start(tmp_path_factory.mktemp("chromium"))
     yield driver
     driver.quit()
 

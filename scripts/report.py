@@ -1,0 +1,305 @@
+"""Renders one page that shows all results: results/report/index.html.
+
+    python scripts/report.py            write it
+    python scripts/report.py --check    write nothing, fail when it is not what would be written
+
+The page reads nothing when it is opened: style, scripts and data are inside. It is made from what is committed below
+results/, with every table of `scripts/tables.py`; the same files always give the same bytes. `scripts/report/` holds
+the template.
+"""
+
+import argparse
+import base64
+import math
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.errors import UserError
+from experiments.ingredients import figures
+from experiments.ingredients.trained_map import ARRAYS
+from scripts import charts
+from scripts.curves import FAITHFUL, METRICS, ORIGINAL, original_curve
+from scripts.records import Record, flatten, read_json, write_result
+from scripts.rendering import CLUSTERING, TOPOLOGY, Entry, MarkdownTable, Results, hardware, speed_table
+from scripts.tables import ROOT, TABLES
+
+import jinja2
+import matplotlib
+import numpy as np
+from markdown import markdown
+from markupsafe import Markup
+from matplotlib.colors import to_hex
+
+TEMPLATES = Path(__file__).with_name("report")
+PAGE = Path("report") / "index.html"
+CURVES = {
+    key: (CLUSTERING | TOPOLOGY)[key] for key in ("nmi_geometric", "purity", "quantization_error", "topographic_error")
+}
+SPLITS = ("validation", "test")
+NUMBER = re.compile(r"[−+]?(\d[\d,]*)?\.?\d+(e[-+]\d+)?%?")
+
+
+def inline(text: str) -> Markup:
+    """Markdown without the paragraph around it; of HTML only the tables' own <sup> and <br>."""
+    safe = re.sub(r"<(?!/?(sup|br)>)", "&lt;", text)
+    return Markup(markdown(safe).removeprefix("<p>").removesuffix("</p>"))
+
+
+# --------------------------------------------------------------------------------------------------------------- tables
+
+
+@dataclass(frozen=True)
+class Cell:
+    """`number` and `rest` are the two parts of a cell that begins with a number; `value` is what it is sorted by."""
+
+    text: Markup
+    number: str | None
+    rest: Markup
+    value: float | None
+    entry: Entry | None
+
+
+@dataclass(frozen=True)
+class Column:
+    """`width` is the room, in characters, that the part behind a number needs at most."""
+
+    heading: Markup
+    numeric: bool
+    width: int
+
+
+def cell(text: str) -> Cell:
+    entry = text if isinstance(text, Entry) else None
+    found = NUMBER.match(text) if entry else NUMBER.fullmatch(text.removesuffix(" †"))
+    if found is None:
+        return Cell(inline(text), None, Markup(), None, entry)
+    value = entry.value if entry else float(re.sub("[,%]", "", found[0]).replace("−", "-"))
+    rest = text[found.end() :]
+    return Cell(inline(text), found[0], Markup(" " if rest.startswith(" ") else "") + inline(rest), value, entry)
+
+
+def block(content: str) -> dict:
+    """A heading, a table or a text, as the template wants it."""
+    if content.startswith("## "):
+        return {"heading": content.removeprefix("## ")}
+    if not isinstance(content, MarkdownTable):
+        return {"text": Markup(markdown(content))}
+    rows = [[cell(text) for text in row] for row in content.rows]
+    columns = []
+    for index, heading in enumerate(content.head):
+        cells = [row[index] for row in rows if row[index].text]
+        numeric = bool(cells) and all(one.number is not None for one in cells)
+        columns.append(Column(inline(heading), numeric, max((len(one.rest.striptags()) for one in cells), default=0)))
+    return {"columns": columns, "rows": rows}
+
+
+def table(name: str, results: Results, folder: Path) -> dict:
+    """One table of `scripts/tables.py` with how many of the runs it asks for are recorded."""
+    asked = TABLES[name]
+    files = [f"{name}.{ending}" for ending in ("csv", "md") if (folder / "tables" / f"{name}.{ending}").exists()]
+    return {
+        "name": name,
+        "title": asked.title,
+        "reading": inline(asked.reading),
+        "recorded": sum(len(results.of(runs)) for runs in asked.runs()),
+        "wanted": sum(max(runs.stages[-1][0], len(results.of(runs))) for runs in asked.runs()),
+        "files": files,
+        "blocks": [block(content) for content in asked.render(asked, results).blocks],
+    }
+
+
+# --------------------------------------------------------------------------------------------------------------- curves
+
+
+def over_seeds(curves: list[figures.Curve], column: str, starts: dict[str, int]) -> charts.Values:
+    """{epoch: one value per seed} at the epochs that all seeds have."""
+    series = [dict(zip(*figures.curve_points(curve, column, starts), strict=True)) for curve in curves]
+    return {epoch: [one[epoch] for one in series] for epoch in sorted(set(series[0]).intersection(*series[1:]))}
+
+
+def learning_curves(records: dict[str, list[Record]]) -> list[dict]:
+    """By metric, the charts of all configs whose records hold it."""
+    found = []
+    for metric, title in CURVES.items():
+        panels = []
+        for key, same in records.items():
+            curves = [record.curve for record in same if record.curve]
+            if not curves:
+                continue
+            starts, _ = figures.phase_starts(curves)
+            series = {split: over_seeds(curves, f"{split}/{metric}", starts) for split in SPLITS}
+            if chart := charts.draw(series, starts):
+                panels.append({"key": key, "seeds": len(curves), "chart": chart})
+        if panels:
+            drawn = {line.name for panel in panels for line in panel["chart"].lines}
+            splits = [split for split in SPLITS if split in drawn]
+            found.append({"metric": metric, "title": title, "splits": splits, "panels": panels})
+    return found
+
+
+def beside_the_original(folder: Path, records: dict[str, list[Record]]) -> dict | None:
+    """The original's curve with that of our faithful runs, and the difference where both are; None without a curve."""
+    if not (folder / ORIGINAL).exists():
+        return None
+    original = original_curve(folder / ORIGINAL)
+    curves = [record.curve for name in FAITHFUL for record in records.get(f"dpsom/{name}", [])]
+    starts, note = figures.phase_starts([original, *curves])
+    panels = []
+    for metric in METRICS.values():
+        theirs = over_seeds([original], metric, starts)
+        ours = over_seeds(curves, metric, starts) if curves else {}
+        series = {"faithful": ours, "TensorFlow": theirs}
+        panels.append({"title": heading(metric), "chart": charts.draw(series, starts)})
+        difference = {e: [value - theirs[e][0] for value in ours[e]] for e in ours if e in theirs}
+        if difference:
+            chart = charts.draw({"difference": difference}, starts)
+            panels.append({"title": f"{heading(metric)}: faithful − TensorFlow", "chart": chart})
+    return {"seeds": len(curves), "note": note, "panels": panels}
+
+
+def heading(metric: str) -> str:
+    """`test/purity` → `purity, test`."""
+    split, _, name = metric.partition("/")
+    return f"{(CLUSTERING | TOPOLOGY)[name]}, {split}"
+
+
+# ----------------------------------------------------------------------------------------------------- maps, provenance
+
+
+def trained_maps(folder: Path, order: list[str]) -> list[dict]:
+    """The files of all trained maps, those of the tables first; the one with the largest pictures is shown first."""
+    maps = []
+    for path in sorted((folder / "maps").glob(f"*/*/{ARRAYS}")):
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                rows, columns = arrays["map_size"].tolist()
+                pixels = math.prod(arrays["decoded"].shape[1:])
+        except (OSError, KeyError, ValueError) as error:
+            raise UserError(f"{path} cannot be read as a trained map ({error}): restore it from git") from error
+        key = "/".join(path.parts[-3:-1])
+        content = base64.b64encode(path.read_bytes()).decode()
+        maps.append({"key": key, "title": f"{key}, {rows} × {columns} units", "pixels": pixels, "content": content})
+    places = {key: place for place, key in enumerate(order)}
+    maps.sort(key=lambda found: (places.get(found["key"], len(places)), found["key"]))
+    first = max(maps, key=lambda found: found["pixels"], default=None)
+    return [found | {"first": found is first} for found in maps]
+
+
+def colours() -> dict[str, list[str]]:
+    """Those of the figures: a scale for numbers, and one colour for each class."""
+    scale = matplotlib.colormaps[figures.COLOUR_MAP](np.linspace(0, 1, 32))
+    return {"scale": [to_hex(one) for one in scale], "classes": [to_hex(one) for one in figures.COLOURS]}
+
+
+def record_link(record: Record) -> str:
+    """As seen from the page."""
+    return f"../runs/{record.experiment}/{record.config_name}/{record.seed}.json"
+
+
+def run_data(record: Record) -> dict:
+    """What the page tells about a run behind a cell."""
+    return {
+        "seed": record.seed,
+        "file": record_link(record),
+        "minutes": f"{record.total_seconds / 60:.1f}",
+        "hardware": hardware(record),
+        "commit": (record.git_commit or "unknown")[:8] + (" †" if record.git_dirty else ""),
+        "metrics": record.metrics,
+    }
+
+
+def counted(values: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Each distinct value once, with the number of times it occurs."""
+    return [(*value, values.count(value)) for value in dict.fromkeys(values)]
+
+
+def provenance(records: list[Record], results: Results) -> dict:
+    golden = results.golden or {}
+    return {
+        "commits": counted(
+            [(record.git_commit or "unknown", "yes" if record.git_dirty else "no") for record in records]
+        ),
+        "versions": counted([(", ".join(f"{k} {v}" for k, v in record.versions.items()),) for record in records]),
+        "data": counted([(record.config.get("data", {}).get("name", ""), record.data_checksum) for record in records]),
+        "golden": list(golden.get("fixtures", {}).items()),
+        "golden_commit": golden.get("git_commit"),
+    }
+
+
+def speed(folder: Path) -> dict | None:
+    """The table of `scripts/benchmark.py`, None before it ran."""
+    path = folder / "speed.json"
+    if not path.exists():
+        return None
+    content = read_json(path)
+    try:
+        devices = dict.fromkeys(
+            str(result["hardware"].get("gpu") or result["hardware"].get("cpu")) for result in content["results"]
+        )
+        return {"block": block(speed_table(content["results"])), "devices": ", ".join(devices)}
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} cannot be read as a benchmark ({error!r}): run scripts/benchmark.py again") from error
+
+
+# ----------------------------------------------------------------------------------------------------------------- page
+
+
+def render(folder: Path) -> str:
+    """The page of the results below `folder`."""
+    results = Results(folder)
+    order = list(dict.fromkeys(runs.key for asked in TABLES.values() for runs in asked.runs()))
+    by_key = {f"{experiment}/{name}": same for (experiment, name), same in results.records.items()}
+    by_key = {key: by_key[key] for key in [*(key for key in order if key in by_key), *sorted(set(by_key) - set(order))]}
+    every = [record for same in by_key.values() for record in same]
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template("template.html").render(
+        style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
+        scripts=[Markup((TEMPLATES / name).read_text(encoding="utf-8")) for name in ("report.js", "map.js")],
+        tables=[table(name, results, folder) for name in TABLES],
+        records=by_key,
+        number=len(every),
+        runs={key: [run_data(record) for record in same] for key, same in by_key.items()},
+        configs={key: flatten(same[0].config) for key, same in by_key.items()},
+        metrics={f"{split}/{name}": heading(f"{split}/{name}") for split in SPLITS for name in CLUSTERING | TOPOLOGY},
+        curves=learning_curves(by_key),
+        original=beside_the_original(folder, by_key),
+        maps=trained_maps(folder, order),
+        colours=colours(),
+        speed=speed(folder),
+        provenance=provenance(every, results),
+        frame=charts,
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--results", type=Path, default=ROOT / "results", help="folder of the records")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 when it is out of date")
+    options = parser.parse_args(arguments)
+    path = options.results / PAGE
+    try:
+        content = render(options.results).encode()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    same = path.exists() and path.read_bytes() == content
+    if options.check:
+        if not same:
+            print(f"out of date: {path.name}; run `make report` and commit what it writes", file=sys.stderr)
+        return 0 if same else 1
+    if not same:
+        write_result(path, content)
+    print(f"{path} ({len(content) / 1e6:.2f} MB)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,236 @@
+"""The page of all results as a reader meets it, in a real Chromium. Needs Debian packages."""
+
+import json
+import shutil
+from pathlib import Path
+
+from scripts import curves, report
+
+import chromium
+import numpy as np
+import pytest
+from test_tables import make_record, write
+
+ROOT = Path(__file__).resolve().parents[1]
+
+pytestmark = pytest.mark.system
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    driver = chromium.start(tmp_path_factory.mktemp("chromium"))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory) -> str:
+    """A page of the committed results, with faithful runs and an ablation that differ beyond doubt."""
+    results = tmp_path_factory.mktemp("project") / "results"
+    shutil.copytree(ROOT / "results", results)
+    curve = curves.original_curve(results / curves.ORIGINAL)
+    for seed in range(3):
+        ours = [row | {"test/purity": row["test/purity"] + 0.01 * seed} for row in curve]
+        for name, nmi in (("mnist_faithful", 0.69), ("short", 0.60), ("ablation_posterior", 0.50)):
+            write(results, make_record(name, seed, nmi + seed / 1000, curve=ours))
+    assert report.main(["--results", str(results)]) == 0
+    return (results / report.PAGE).as_uri()
+
+
+@pytest.fixture
+def page(browser, address):
+    """The page at a desk's width in a light room, freshly opened; nothing may have been complained about afterwards."""
+    look(browser, 1280, "light")
+    browser.get(address)
+    wait(browser, "return document.querySelector('#unit h3') !== null")
+    yield browser
+    assert not chromium.complaints(browser)
+
+
+def look(browser, width: int, scheme: str) -> None:
+    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    features = [
+        {"name": "prefers-color-scheme", "value": scheme},
+        {"name": "prefers-reduced-motion", "value": "reduce"},
+    ]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+
+def wait(browser, script: str) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    WebDriverWait(browser, 60).until(lambda driver: driver.execute_script(script), script)
+
+
+def find(browser, selector: str):
+    from selenium.webdriver.common.by import By
+
+    return browser.find_element(By.CSS_SELECTOR, selector)
+
+
+def move_to(browser, element) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+    ActionChains(browser).move_to_element(element).perform()
+
+
+def press(browser, *keys: str) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    ActionChains(browser).send_keys(*keys).perform()
+
+
+def column(browser, index: int) -> list[str]:
+    """The cells of a column of the first table about the Topography layer, as they are read."""
+    rows = "[...document.querySelector('#topography tbody').rows]"
+    script = f"return {rows}.map(row => row.cells[arguments[0]].innerText)"
+    return browser.execute_script(script, index)
+
+
+def test_a_heading_sorts_its_column_both_ways_and_back(page):
+    before = column(page, 0)
+    for direction, sign in (("ascending", 1), ("descending", -1)):
+        find(page, "#topography th:nth-child(4) button").click()
+        assert find(page, "#topography th:nth-child(4)").get_attribute("aria-sort") == direction
+        numbers = [sign * float(text.partition(" ")[0]) for text in column(page, 3)]
+        assert numbers == sorted(numbers)
+        assert column(page, 0) != before
+    find(page, "#topography th:nth-child(4) button").click()
+    assert column(page, 0) == before
+
+
+def test_empty_cells_stay_last(page):
+    for _ in range(2):
+        find(page, "#dpsom_ablation th:nth-child(5) button").click()
+        script = (
+            "return [...document.querySelector('#dpsom_ablation tbody').rows].map(r => r.cells[4].innerText.trim())"
+        )
+        cells = page.execute_script(script)
+        assert all(cells[:2])
+        assert not any(cells[2:])
+
+
+def test_a_number_leads_to_the_runs_behind_it(page):
+    from selenium.webdriver.common.keys import Keys
+
+    link = find(page, '#topography a.runs[data-runs="topography/digits"]')
+    page.execute_script("arguments[0].scrollIntoView({block: 'center'}); arguments[0].focus()", link)
+    press(page, Keys.ENTER)
+    popover = find(page, "#popover")
+    assert popover.is_displayed()
+    record = json.loads((ROOT / "results/runs/topography/digits/1.json").read_text())
+    for expected in ("topography/digits", str(record["metrics"]["test/quantization_error"]), record["git_commit"][:8]):
+        assert expected in popover.text
+    links = page.execute_script(
+        "return [...document.querySelectorAll('#popover td a')].map(a => a.getAttribute('href'))"
+    )
+    assert links == [f"../runs/topography/digits/{seed}.json" for seed in range(2)]
+    assert page.execute_script("return document.activeElement.closest('#popover') !== null")
+    press(page, Keys.ESCAPE)
+    assert not popover.is_displayed()
+    assert page.execute_script("return document.activeElement === arguments[0]", link)
+
+
+def test_a_difference_shows_both_sides(page):
+    link = find(page, "#dpsom_ablation a.runs[data-runs='dpsom/ablation_posterior dpsom/short']")
+    page.execute_script("arguments[0].scrollIntoView({block: 'center'})", link)
+    link.click()
+    text = find(page, "#popover").text
+    assert "dpsom/ablation_posterior" in text
+    assert "dpsom/short" in text
+    find(page, "#popover h3 a").click()
+    assert find(page, "details[open]").get_attribute("id") == "run/dpsom/ablation_posterior"
+
+
+def test_pointing_at_a_unit_shows_it(page):
+    with np.load(ROOT / "results/maps/topography/mnist/map.npz") as arrays:
+        counts, decoded = arrays["counts"][10], arrays["decoded"][10, 0]
+        nearest = np.ravel(arrays["nearest"][10])[0]
+    find(page, "#map-choice option[value='topography/mnist']").click()
+    wait(page, "return document.querySelectorAll('#map-view button').length === 64")
+    move_to(page, find(page, "#map-view button:nth-child(11)"))
+    text = find(page, "#unit").text
+    assert "row 1, column 2" in text
+    assert f"wins {counts.sum():,} samples" in text
+    assert f"nearest, no. {nearest}" in text
+    bars = "return [...document.querySelectorAll('#unit tr')].map(r => r.cells[2].innerText)"
+    assert page.execute_script(bars) == [f"{count:,}" if count else "" for count in counts]
+    script = (
+        "const c = document.querySelector('#unit canvas'); "
+        "return [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data].filter((_, i) => i % 4 === 0)"
+    )
+    np.testing.assert_array_equal(page.execute_script(script), decoded.ravel())
+
+
+def test_arrow_keys_walk_over_the_map(page):
+    from selenium.webdriver.common.keys import Keys
+
+    find(page, "#map-choice option[value='topography/digits']").click()
+    wait(page, "return document.querySelectorAll('#unit tr').length === 10")
+    page.execute_script("document.querySelector('#map-view button').focus()")
+    press(page, Keys.ARROW_RIGHT, Keys.ARROW_DOWN, Keys.ARROW_DOWN)
+    assert "row 2, column 1" in find(page, "#unit").text
+    press(page, Keys.ARROW_LEFT, Keys.ARROW_LEFT)
+    assert "row 2, column 0" in find(page, "#unit").text, "this map has edges"
+
+
+def test_every_map_and_every_layer_can_be_drawn(page):
+    for option in page.execute_script("return [...document.querySelectorAll('#map-choice option')].map(o => o.value)"):
+        page.execute_script("showMap(arguments[0]).then(() => { window.shown = arguments[0] })", option)
+        wait(page, f"return window.shown === {option!r}")
+        seen = set()
+        for layer in ("decoded", "samples", "distances", "hits", "labels"):
+            find(page, f"#map-layer input[value={layer}]").click()
+            seen.add(page.execute_script("return document.querySelector('#map-view canvas').toDataURL()"))
+        assert len(seen) == 5
+
+
+def test_curves_tell_their_values(page):
+    from selenium.webdriver.common.keys import Keys
+
+    move_to(page, find(page, "#original .chart"))
+    assert "TensorFlow 0." in find(page, "#original .reading").text
+    charts = "#original figure:nth-child(3) .chart"
+    page.execute_script("document.querySelector(arguments[0]).scrollIntoView()", charts)
+    press(page, Keys.TAB)
+    page.execute_script("document.querySelector(arguments[0]).focus({focusVisible: true})", charts)
+    press(page, Keys.END)
+    text = find(page, "#original figure:nth-child(3) .reading").text
+    assert text.startswith("epoch 139 (joint): faithful 0.96")
+    assert "[0.95" in text
+    for metric in ("purity", "topographic_error"):
+        find(page, f"input[name=curve-metric][value={metric}]").click()
+        groups = "[...document.querySelectorAll('[data-curve-metric]')]"
+        shown = f"return {groups}.filter(group => !group.hidden).map(group => group.dataset.curveMetric)"
+        assert page.execute_script(shown) == [metric]
+
+
+@pytest.mark.parametrize("width", [1280, 375])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_and_follows_the_colour_scheme(page, address, width, scheme, tmp_path):
+    look(page, width, scheme)
+    page.get(address)
+    wait(page, "return document.querySelector('#unit h3') !== null")
+    page.execute_script("for (const one of document.querySelectorAll('details')) one.open = true")
+    assert page.execute_script("return document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    outside = (
+        "return [...document.querySelectorAll('main *')].filter(e => !e.closest('.scroll, svg, [popover]') "
+        "&& e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML.slice(0, 200))"
+    )
+    assert page.execute_script(outside) == []
+    paper = page.execute_script("return getComputedStyle(document.body).backgroundColor")
+    brightness = np.mean([int(part) for part in paper.removeprefix("rgb(").removesuffix(")").split(",")])
+    assert (brightness > 200) == (scheme == "light")
+    for name in ("main", "topography", "curves", "maps"):
+        page.execute_script("document.getElementById(arguments[0]).scrollIntoView()", name)
+        page.save_screenshot(str(tmp_path / f"{width}-{scheme}-{name}.png"))
+
+
+def test_a_page_without_runs_opens(browser, tmp_path):
+    shutil.copy(ROOT / "results" / "references.yaml", tmp_path)
+    assert report.main(["--results", str(tmp_path)]) == 0
+    browser.get((tmp_path / report.PAGE).as_uri())
+    assert "0 recorded runs" in find(browser, "main").text
+    assert not chromium.complaints(browser)
