@@ -42,9 +42,9 @@ NUMBER = re.compile(r"[−+]?(\d[\d,]*)?\.?\d+(e[-+]\d+)?%?")
 
 
 def inline(text: str) -> Markup:
-    """Markdown without the paragraph around it; of HTML only the tables' own <sup> and <br>."""
-    safe = re.sub(r"<(?!/?(sup|br)>)", "&lt;", text)
-    return Markup(markdown(safe).removeprefix("<p>").removesuffix("</p>"))
+    """Markdown without the paragraph around it; of HTML only the tables' own <sup> and <br>; names may break at _."""
+    html = markdown(re.sub(r"<(?!/?(sup|br)>)", "&lt;", text)).removeprefix("<p>").removesuffix("</p>")
+    return Markup(re.sub(r"<code>.*?</code>", lambda code: code[0].replace("_", "_<wbr>"), html))
 
 
 # --------------------------------------------------------------------------------------------------------------- tables

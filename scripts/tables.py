@@ -2,6 +2,7 @@
 
     python scripts/tables.py            write results/tables/<name>.md and .csv, and the tables of README.md
     python scripts/tables.py --check    write nothing, fail when one of them is not what would be written
+    python scripts/tables.py --latex paper/tables    write them as LaTeX, there
 
 Reads `results/runs/`, `results/references.yaml` and `results/parity_golden.json`, nothing else. The same records always
 give the same bytes. README.md holds a table's short form between `<!-- table:<name> -->` and `<!-- /table -->`.
@@ -19,6 +20,7 @@ import sys
 from pathlib import Path
 
 from experiments.errors import UserError
+from scripts import latex
 from scripts.records import MARGIN, write_result
 from scripts.rendering import (
     CLUSTERING,
@@ -370,6 +372,15 @@ def render_all(folder: Path, readme: Path | None) -> dict[Path, str]:
     return files
 
 
+def render_latex(results: Path, folder: Path) -> dict[Path, str]:
+    """Every table as a file of LaTeX below `folder`."""
+    found = Results(results)
+    return {
+        folder / f"{name}.tex": latex.floats(name, table.title, table.render(table, found).blocks)
+        for name, table in TABLES.items()
+    }
+
+
 def out_of_date(files: dict[Path, str]) -> list[Path]:
     return [path for path, text in files.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
 
@@ -388,9 +399,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--readme", type=Path, default=ROOT / "README.md", help="file with table markers (default: README.md)"
     )
+    parser.add_argument("--latex", type=Path, metavar="FOLDER", help="write <name>.tex into this folder, nothing else")
     options = parser.parse_args(arguments)
     try:
-        files = render_all(options.results, options.readme)
+        if options.latex:
+            files = render_latex(options.results, options.latex)
+        else:
+            files = render_all(options.results, options.readme)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -402,7 +417,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1 if changed else 0
     for path in changed:
         write_result(path, files[path].encode())
-    print(f"{len(files)} files, {len(changed)} changed, in {options.results / 'tables'}")
+    print(f"{len(files)} files, {len(changed)} changed, in {options.latex or options.results / 'tables'}")
     return 0
 
 
