@@ -590,9 +590,9 @@ def render_columns(table: Table, results: Results) -> Rendered:
     """The table's own columns, `<split>/<metric>`, and nothing else."""
     rows = []
     for row in table.rows:
-        means = [mean_cell(results.summary(row.runs, metric), decimals=3) for metric in table.metrics]
+        means = [mean_cell(row.runs, metric, results, decimals=3) for metric in table.metrics]
         rows.append([*row.labels, count_cell(len(results.of(row.runs)), results.dirty(row.runs)), *means])
-    short = markdown_table([*table.labels, "n", *table.metrics.values()], rows)
+    short = MarkdownTable([*table.labels, "n", *table.metrics.values()], rows)
     values = [
         {"config": row.runs.config_name, "metric": metric} | summary_values(results.summary(row.runs, metric))
         for row in table.rows

@@ -1,15 +1,16 @@
 """The renderer of T-DPSOM's table: clusters of hours against what becomes of the patients, forecasts, eICU."""
 
 from scripts.rendering import (
+    Entry,
     Footnotes,
+    MarkdownTable,
     ParityRow,
     Rendered,
     Results,
     Runs,
     Table,
     count_cell,
-    markdown_table,
-    mean_cell,
+    mean_text,
     number,
     provenance,
     reference_cell,
@@ -73,7 +74,7 @@ def _section(table: Table, rows: list[ParityRow], metrics: dict[str, str], resul
         for row in rows
         for runs in [row.runs[OPEN]]
     ]
-    return markdown_table([*table.labels, "n", *metrics.values()], lines)
+    return MarkdownTable([*table.labels, "n", *metrics.values()], lines)
 
 
 def _cell(runs: Runs, metric: str, results: Results) -> str:
@@ -81,8 +82,11 @@ def _cell(runs: Runs, metric: str, results: Results) -> str:
     summary = results.summary(runs, metric)
     low, high = _interval(runs, metric, results)
     decimals = 1 if metric.endswith("used_units") else 4 if "nmi" in metric else 3
-    text = mean_cell(summary, decimals)
-    return text if low is None else f"{text} [{number(low, decimals)}, {number(high, decimals)}]"
+    if summary is None:
+        return ""
+    text = mean_text(summary, decimals)
+    text += "" if low is None else f" [{number(low, decimals)}, {number(high, decimals)}]"
+    return Entry(text, summary.mean, metric, runs)
 
 
 def _interval(runs: Runs, metric: str, results: Results) -> tuple[float | None, float | None]:
@@ -112,4 +116,4 @@ def _eicu(table: Table, results: Results) -> list[str]:
     head = [*table.labels]
     for title in EICU.values():
         head += [f"{title}, published", f"{title}, ours"]
-    return [markdown_table(head, lines), *footnotes.listing()]
+    return [MarkdownTable(head, lines), *footnotes.listing()]
