@@ -17,154 +17,95 @@ import io
 import shlex
 import signal
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from experiments.errors import UserError
 from experiments.ingredients.observers import write_atomically
 from experiments.ingredients.stays import SPLITS, Channel, Description, Stays, write_stays
-from scripts.eicu.constants import (
-    CHANNELS,
-    CONSTANTS,
-    CORRECTIONS,
-    HORIZONS,
-    MINIMUM,
-    SCALE,
-    UNITS,
-    WINDOW,
-    carry_forward,
-)
-from scripts.eicu.grid import fill, measure
-from scripts.eicu.scores import deaths, physiology_scores
+from scripts.eicu.constants import CHANNELS, CONSTANTS, CORRECTIONS, MINIMUM, SCALE, UNITS, WINDOW
+from scripts.eicu.grid import measure
 from scripts.eicu.selection import differences, select_stays, select_variables
-from scripts.eicu.stages import BAR, Stages
+from scripts.eicu.stages import Stages
 from scripts.eicu.tables import read_tables
+from scripts.eicu.tensors import last_hours, splits
 
 import numpy as np
 import torch
-from sklearn.model_selection import GroupShuffleSplit
-from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
-BATCH = 250  # stays that are filled at a time
-TEST_FRACTION, VALIDATION_FRACTION, SPLIT_SEED = 0.15, 0.2, 42  # the authors' 68 % / 17 % / 15 %
 
 
-def prepare(source: Path, output: Path, corrections: frozenset[str], memory: str) -> Stays:
-    """All of it; returns what was written into `output`."""
-    with Stages(output / "stages", memory) as stages:
+def prepare(source: Path, output: Path, corrections: frozenset[str], memory: str) -> None:
+    """Make the four files in `output` from the tables in `source`; UserError says what to do where that fails."""
+    with Stages(output / "stages", memory, torch.get_num_threads()) as stages:
         checksums = read_tables(stages, source)
         counts = select_stays(stages)
         coverage = select_variables(stages)
-        measured = measure(stages, corrections)
+        channels = measure(stages, corrections)
         cohort = stages.fetch("FROM cohort ORDER BY position")
-        tensors = last_hours(stages, cohort, measured["median"], corrections)
+        inputs, observed, labels = last_hours(stages, cohort, channels["median"], corrections)
     split = splits(cohort["person" if "persons" in corrections else "stay"])
+    outcomes = {
+        "death": cohort["hospital_death"],
+        "unit_death": cohort["unit_death"],
+        "length_of_stay": (cohort["last_minute"] - cohort["first_minute"]) / 1440,  # days between heart rates
+    }
     stays = Stays(
-        **tensors,
+        inputs=inputs,
+        observed=observed,
         lengths=torch.full((len(split),), WINDOW, dtype=torch.int32),
-        outcomes={
-            "hospital_death": torch.from_numpy(cohort["hospital_death"].astype(np.float32)),
-            "unit_death": torch.from_numpy(cohort["unit_death"].astype(np.float32)),
-            "length_of_stay": torch.from_numpy(
-                ((cohort["last_minute"] - cohort["first_minute"]) / 1440).astype(np.float32)
-            ),
-        },
+        labels=labels,
+        outcomes={name: torch.from_numpy(values.astype(np.float32)) for name, values in outcomes.items()},
         static=torch.zeros(len(split), 0),
         split=torch.from_numpy(split),
         description=Description(
-            name="eicu",
+            name="eICU",
             channels=tuple(map(Channel, CHANNELS, UNITS, MINIMUM.tolist(), SCALE.tolist())),
             static=(),
             source_checksum=hashlib.sha256(repr((checksums, sorted(corrections))).encode()).hexdigest(),
-            counts=counts | {"values out of range": int(measured["out_of_range"].sum())},
+            counts=counts | {"values out of range": int(channels["out_of_range"].sum())},
         ),
     )
-    stays = write_stays(output, stays)
-    write_csv(
+    write_stays(output, stays)
+    write_table(
         output / "stays.csv",
-        ("patientunitstayid", "split"),
-        zip(cohort["stay"].tolist(), (SPLITS[number] for number in split), strict=True),
+        {"patientunitstayid": cohort["stay"].tolist(), "split": [SPLITS[number] for number in split]},
     )
-    write_csv(
+    write_table(
         output / "channels.csv",
-        ("channel", "unit", "share_of_stays", "values", "median", "values_out_of_range"),
-        zip(
-            CHANNELS,
-            UNITS,
-            (round(coverage.get(name, 0.0), 4) for name in CHANNELS),
-            *(measured[name].tolist() for name in ("points", "median", "out_of_range")),
-            strict=True,
-        ),
+        {
+            "channel": CHANNELS,
+            "unit": UNITS,
+            "share_of_stays": [round(coverage.get(name, 0.0), 4) for name in CHANNELS],
+            "values": channels["points"].tolist(),
+            "median": channels["median"].tolist(),
+            "values_out_of_range": channels["out_of_range"].tolist(),
+        },
     )
-    report(output, counts, coverage, measured)
-    return stays
+    report(counts, coverage, channels)
+    print(f"written: {output / 'stays.safetensors'}")
 
 
-def last_hours(stages: Stages, cohort: dict, medians: np.ndarray, corrections: frozenset[str]) -> dict:
-    """`inputs`, `observed` and `labels` of the last 72 rows of every stay's grid.
-
-    All labels look ahead, none beyond the stay's end: no earlier row is needed.
-    """
-    count, limits = len(cohort["stay"]), carry_forward(corrections)
-    defaults = np.where(np.isnan(medians), MINIMUM, medians)  # a channel that was never measured is zero
-    rows = cohort["hours"][:, None] - WINDOW + np.arange(WINDOW)
-    inputs = torch.zeros(count, WINDOW, len(CHANNELS))
-    observed = torch.zeros(count, WINDOW, len(CHANNELS), dtype=torch.bool)
-    scores = {f"full_score_{horizon}": torch.zeros(count, WINDOW, dtype=torch.int16) for horizon in HORIZONS}
-    starts = range(0, count, BATCH)
-    for start in tqdm(starts, desc="last hours", bar_format=BAR):
-        part = slice(start, start + BATCH)
-        known = stages.fetch(
-            f"FROM hours WHERE position BETWEEN {start} AND {start + BATCH - 1} ORDER BY position, channel, hour"
-        )
-        values, measured = fill(known, rows[part], start, defaults, limits)
-        inputs[part] = torch.from_numpy((values - MINIMUM) / SCALE)
-        observed[part] = torch.from_numpy(measured)
-        for name, score in physiology_scores(values, corrections).items():
-            scores[name][part] = torch.from_numpy(score)
-    labels = dict(scores)
-    for name in ("hospital", "unit"):
-        expired = deaths(name, cohort[f"{name}_death"], rows, cohort["hours"])
-        labels |= {label: torch.from_numpy(values) for label, values in expired.items()}
-    return {"inputs": inputs, "observed": observed, "labels": labels}
-
-
-def splits(groups: np.ndarray) -> np.ndarray:
-    """0 for training, 1 for validation, 2 for test, `[N]` int8; equal groups come into the same split.
-
-    As many of each as the authors had. Which they were is lost: their order was that of the files in a folder.
-    """
-    split = np.zeros(len(groups), dtype=np.int8)
-    try:
-        rest, test = one_split(groups, TEST_FRACTION)
-        _, validation = one_split(groups[rest], VALIDATION_FRACTION)
-    except ValueError as error:
-        raise UserError(f"{len(groups)} stays are left: too few for training, validation and test") from error
-    split[test], split[rest[validation]] = 2, 1
-    return split
-
-
-def one_split(groups: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarray]:
-    return next(GroupShuffleSplit(1, test_size=fraction, random_state=SPLIT_SEED).split(groups, groups=groups))
-
-
-def write_csv(path: Path, header: tuple[str, ...], rows) -> None:
+def write_table(path: Path, columns: dict[str, Iterable]) -> None:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    csv.writer(text, lineterminator="\n").writerows([columns, *zip(*columns.values(), strict=True)])
     write_atomically(path, text.getvalue().encode())
 
 
-def report(output: Path, counts: dict[str, int], coverage: dict[str, float], measured: dict[str, np.ndarray]) -> None:
+def report(counts: dict[str, int], coverage: dict[str, float], channels: dict[str, np.ndarray]) -> None:
+    """What a reader should compare with the original before using the stays."""
     low, high = CONSTANTS["published_stays"]
     left_out = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if verdict != "kept") or "none"
     print(f"stays: {counts['kept']} (the authors had {low} to {high}); left out: {left_out}")
     rare, further = differences(coverage)
-    print(f"channels measured in fewer than 10 % of them: {', '.join(rare) or 'none'}")
-    print(f"other variables measured in at least 10 %: {', '.join(further) or 'none'}")
-    outside = measured["out_of_range"] / np.maximum(measured["points"], 1)
+    print(
+        f"{len(rare)} of {len(CHANNELS)} channels were measured in fewer than 10 % of them: {', '.join(rare) or 'none'}"
+    )
+    print(f"{len(further)} other variables were measured in at least 10 %: {', '.join(further) or 'none'}")
+    outside = channels["out_of_range"] / np.maximum(channels["points"], 1)
     worst = ", ".join(f"{CHANNELS[index]} {outside[index]:.1%}" for index in np.argsort(-outside)[:5] if outside[index])
     print(f"values outside their channel's published range, the largest shares: {worst or 'none'}")
-    print(f"written: {output / 'stays.safetensors'}")
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

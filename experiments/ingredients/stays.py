@@ -96,16 +96,18 @@ class Stays:
         """`[N, T]`: which hours belong to the stays."""
         return torch.arange(self.inputs.shape[1], device=self.lengths.device) < self.lengths[:, None]
 
-    def part(self, name: str, limit: int | None = None) -> "Stays":
-        """The stays of one of `SPLITS`, or the first `limit` of them."""
-        return self._map(lambda tensor, rows=self._rows(name, limit): tensor[rows])
+    def part(self, name: str) -> "Stays":
+        """The stays of one of `SPLITS`."""
+        chosen = self.split == SPLITS.index(name)
+        return self._map(lambda tensor: tensor[chosen])
+
+    def first(self, count: int | None) -> "Stays":
+        """The first `count` stays; None: all of them."""
+        return self._map(lambda tensor: tensor[:count])
 
     def to(self, device: torch.device | str) -> "Stays":
         """The same stays on `device`."""
         return self._map(lambda tensor: tensor.to(device))
-
-    def _rows(self, name: str, limit: int | None) -> Tensor:
-        return (self.split == SPLITS.index(name)).nonzero().squeeze(1)[:limit]
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "Stays":
         return replace(
@@ -243,7 +245,9 @@ def _tensors(stays: Stays) -> dict[str, Tensor]:
 
 
 def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    """Those whose names start so, without the prefix; `score_6` before `score_24`."""
+    names = sorted((name for name in tensors if name.startswith(prefix)), key=lambda name: (len(name), name))
+    return {name.removeprefix(prefix): tensors[name] for name in names}
 
 
 def _sha256(path: Path) -> str:

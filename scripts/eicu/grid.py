@@ -46,7 +46,9 @@ MEDIANS = """
     SELECT channel, value, count(*) AS rows FROM points GROUP BY ALL
 ), ranked AS (
     SELECT
-        *, sum(rows) OVER (PARTITION BY channel ORDER BY value) AS up_to_here, sum(rows) OVER (PARTITION BY channel) AS n
+        *,
+        sum(rows) OVER (PARTITION BY channel ORDER BY value) AS up_to_here,
+        sum(rows) OVER (PARTITION BY channel) AS n
     FROM counts
 )
 SELECT

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
@@ -24,17 +23,23 @@ class Stages:
     SHA-256 of the query and of the keys of its inputs, hence of every byte of the source that it depends on.
     """
 
-    def __init__(self, folder: Path, memory: str) -> None:
-        """Raises UserError for a `memory` that DuckDB does not understand (such as 4GB) and an unusable folder."""
+    def __init__(self, folder: Path, memory: str, threads: int) -> None:
+        """`memory`, such as 4GB, is what DuckDB may hold; the rest goes to a temporary folder in `folder`.
+
+        Raises:
+            UserError: a `memory` that DuckDB does not understand, or an unusable folder.
+        """
         self.folder, self.memory, self.keys = folder, memory, {}
         spill = folder / "spill"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(spill, ignore_errors=True)
-            settings = {"memory_limit": memory, "temp_directory": str(spill), "threads": len(os.sched_getaffinity(0))}
-            self.database = duckdb.connect(config=settings)
+            self.database = duckdb.connect(
+                config={"memory_limit": memory, "temp_directory": str(spill), "threads": threads}
+            )
+            self.database.execute("SET enable_progress_bar = true; SET enable_progress_bar_print = false")
         except OSError as error:
-            raise UserError(f"{folder} cannot be written ({error.strerror}): name another --output") from error
+            raise UserError(f"{folder} cannot be written ({error.strerror}): name another folder") from error
         except duckdb.Error as error:
             raise UserError(f"--memory {memory} is not understood: write it like 4GB or 500MB") from error
 
