@@ -12,11 +12,11 @@ from pathlib import Path
 
 from experiments.errors import UserError
 from scripts import reproduce
+from scripts.rendering import Row, Runs, Table, render_ablation
 from scripts.reproduce import COMMENT, Job, collect, config_name_of, look_up, missing, resolve_config, wanted
 from scripts.tables import TABLES
 
 import pytest
-from scripts.rendering import Row, Runs, Table, render_ablation
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMIT = "0123456789abcdef"

@@ -11,6 +11,7 @@ from pathlib import Path
 from experiments.errors import UserError
 from scripts import tables
 from scripts.records import Summary, compare, load_records, record_path, summarise
+from scripts.rendering import Reference, Results
 from scripts.tables import TABLES, render_all, render_table
 
 import numpy as np
@@ -18,7 +19,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from scripts.rendering import Reference, Results
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
