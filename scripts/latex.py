@@ -2,7 +2,7 @@
 
 import re
 
-from scripts.rendering import MarkdownTable
+from scripts.rendering import DAGGER, MarkdownTable
 
 SPECIAL = {character: f"\\{character}" for character in "&%$#_{}"} | {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
@@ -45,16 +45,29 @@ def tabular(table: MarkdownTable) -> str:
 
 
 def floats(name: str, title: str, blocks: list[str]) -> str:
-    """Every table among the blocks of one of `scripts/tables.py` as a float, its runs aside; `tab:<name>-<number>`."""
+    """Every table among the blocks of one of `scripts/tables.py` as a float with its footnotes; the runs are left out.
+
+    Labels are `tab:<name>-1`, `tab:<name>-2`, ...
+    """
     heading, found = "", []
     for block in blocks:
         if block.startswith("## "):
             heading = block.removeprefix("## ")
         elif isinstance(block, MarkdownTable) and heading != "Runs":
-            caption = inline(f"{title}. {heading}." if heading else f"{title}.")
-            label = f"tab:{name}-{len(found) + 1}"
-            found.append(
-                f"\\begin{{table}}\n\\centering\n\\caption{{{caption}}}\n\\label{{{label}}}\n"
-                f"{tabular(block)}\n\\end{{table}}\n"
-            )
-    return "% Written by scripts/tables.py --latex; needs \\usepackage{booktabs,graphicx}\n\n" + "\n".join(found)
+            caption = f"{title}. {heading}." if heading else f"{title}."
+            found.append([
+                r"\begin{table}",
+                r"\centering",
+                rf"\caption{{{inline(caption)}}}",
+                rf"\label{{tab:{name}-{len(found) + 1}}}",
+                tabular(block),
+                *([note(DAGGER)] if "†" in block else []),
+            ])  # fmt: skip
+        elif block.startswith("<sup>"):
+            found[-1].append(note(block))
+    head = "% Written by scripts/tables.py --latex; needs \\usepackage{booktabs,graphicx}"
+    return "\n\n".join([head, *("\n".join([*lines, r"\end{table}"]) for lines in found)]) + "\n"
+
+
+def note(markdown: str) -> str:
+    return rf"\par\smallskip\footnotesize {inline(markdown)}"

@@ -56,12 +56,21 @@ def test_there_is_a_file_for_each_table(folder):
     parity = (folder / "dpsom_parity.tex").read_text()
     assert r"\caption{DPSOM: parity with TensorFlow and with the Torch port. Against published numbers.}" in parity
     assert r".6100 $\pm$ .0058, n = 3" in parity
+    assert r"\textsuperscript{1} one run, taken as a constant; \textsuperscript{2} the source repeats" in parity
     assert "hardware" not in parity
+    assert "uncommitted changes" not in parity
     for path in folder.iterdir():
         text = path.read_text()
         assert text.count(r"\begin{table}") == text.count(r"\end{table}") >= 1
         assert len(set(re.findall(r"\\label{(.*)}", text))) == text.count(r"\label{")
         assert not re.search(r"[^\x00-\x7f–’“”]", text), "LaTeX's standard fonts lack this character"
+
+
+def test_a_dagger_is_explained(folder):
+    results = folder.parents[1]
+    write(results, make_record(seed=3, git_dirty=True))
+    assert tables.main(["--results", str(results), "--latex", str(folder)]) == 0
+    assert r"\footnotesize $\dagger$ run with uncommitted changes" in (folder / "dpsom_parity.tex").read_text()
 
 
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="needs pdflatex")
