@@ -26,8 +26,8 @@ from experiments.ingredients.compute import autocast, compute, hardware, prepare
 from experiments.ingredients.evaluation import evaluation
 from experiments.ingredients.observers import write_atomically
 from experiments.ingredients.training import Phase, Trainer
+from scripts.plan import resolve_config
 from scripts.rendering import speed_table
-from scripts.reproduce import resolve_config
 
 import torch
 from sacred import SETTINGS, Experiment

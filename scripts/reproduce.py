@@ -2,224 +2,61 @@
 
     python scripts/reproduce.py --dry-run                          what is missing and about how long it takes
     python scripts/reproduce.py --tables dpsom_parity --rows mnist --seeds 3
+    python scripts/reproduce.py --executor slurm --partition gpu --gpus 1 --time-limit 120
     python scripts/reproduce.py --collect runs/dpsom/7             record a finished run that was made by hand
 
 The same command continues after an interruption: what is recorded is skipped, a run that was finished but not recorded
 is recorded, and one that this script started at the same commit resumes from its checkpoint. Only an unmodified named
 config (seed, tracking and threads aside) becomes a record; `results/runs/<experiment>/<config_name>/<seed>.json` is
-written when the run is COMPLETED and never before.
+written when the run is COMPLETED and never before, by this process alone.
+
+A run that dies (killed, out of memory, a lost node) is resumed up to `--retries` times; one that ends with an error of
+its own would only fail again and is reported. On Slurm a run that reaches the time limit saves its state, is requeued
+and resumes; jobs go on when this script is stopped, and the same command finds them again. Options of sbatch that are
+not here come from its own variables, such as SBATCH_ACCOUNT or SBATCH_QOS.
 
 Exit status: 0 nothing is missing any more, 1 a run failed or is still missing, 2 a mistake in what was asked for,
 130 interrupted.
 """
 
 import argparse
-import functools
-import importlib
 import json
-import os
-import re
 import shlex
 import signal
-import subprocess
 import sys
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from experiments.errors import UserError
 from experiments.ingredients.trained_map import ARRAYS, SPRITE
-from scripts.records import (
-    Record,
-    check_record,
-    differing_keys,
-    load_records,
-    read_json,
-    record_path,
-    write_result,
+from scripts import jobs as run_folders
+from scripts.executors import Ended, Local
+from scripts.jobs import ROOT, Job, Setting, last_line, log_of, look_up, read_or_none, relative
+from scripts.plan import (
+    GIGABYTES_A_JOB,
+    cores,
+    default_jobs,
+    duration,
+    estimate,
+    git,
+    gpus,
+    load_experiment,
+    missing,
+    named_config,
+    show_plan,
+    wanted,
 )
-from scripts.rendering import Runs
-from scripts.tables import ROOT, TABLES, out_of_date, render_all
+from scripts.records import check_record, differing_keys, load_records, read_json, record_path, write_result
+from scripts.slurm import Slurm
+from scripts.tables import TABLES, out_of_date, render_all
 
-from sacred import Experiment
-from sacred.initialize import create_run
 from tqdm import tqdm
 
-HEARTBEAT_SECONDS = 45  # Sacred rewrites run.json every 10 s while a run lives
-LAST_ORDER = 9
 SELECTED_SEED = 0  # of each row: its trained map is kept beside its record
-GIGABYTES_A_JOB = 4
-COMMENT = "reproduce.py at commit "
-
-
-@dataclass
-class Job:
-    """One missing run: what to do about it, with which folder, and the seconds it should take."""
-
-    runs: Runs
-    seed: int
-    action: str = "start"  # start, resume, collect, or wait while it runs elsewhere
-    folder: Path | None = None
-    estimate: float = 0.0
-    began: float = 0.0
-    waiting_since: float = 0.0
-    log: Path | None = None
-    process: subprocess.Popen | None = field(default=None, repr=False)
-
-    def __str__(self) -> str:
-        return f"{self.runs.experiment} {self.runs.config_name} seed {self.seed}"
-
-
-# -------------------------------------------------------------------------------------------------------- named configs
-
-
-def load_experiment(name: str) -> Experiment:
-    """The Sacred experiment `ex` of experiments/<name>.py."""
-    try:
-        return importlib.import_module(f"experiments.{name}").ex
-    except ModuleNotFoundError as error:
-        if error.name != f"experiments.{name}":
-            raise
-        raise UserError(f"there is no experiment {name!r}: expected experiments/{name}.py") from error
-
-
-def program(name: str) -> Path:
-    """The file that runs the experiment."""
-    return ROOT / "experiments" / f"{name}.py"
-
-
-def relative(path: Path) -> Path:
-    """`path` as seen from the project where it lies below it, for messages and for what runs store."""
-    path = path.absolute()
-    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
-
-
-def resolve_config(experiment: Experiment, config_name: str, seed: int = 0) -> dict:
-    """Every value of a named config, as a run of it would store them; no run is started and no observer attached."""
-    if config_name not in dict(experiment.gather_named_configs()):
-        path = f"configs/{experiment.path}/{config_name}.yaml"
-        raise UserError(f"{experiment.path} has no named config {config_name!r}: add {path}")
-    run = create_run(experiment, "print_config", {"seed": seed}, (config_name,), force=True, log_level="ERROR")
-    return json.loads(json.dumps(run.config))
-
-
-@functools.cache
-def named_config(experiment: str, config_name: str) -> dict:
-    return resolve_config(load_experiment(experiment), config_name)
-
-
-# ----------------------------------------------------------------------------------------------------------------- plan
-
-
-def wanted(tables: list[str], rows: list[str], seeds: int | None) -> list[Job]:
-    """Every run the tables ask for, most informative first: by order, then seed, then place in the tables."""
-    every = list(dict.fromkeys(runs for name in tables for runs in TABLES[name].runs()))
-    if unknown := sorted(set(rows) - {runs.config_name for runs in every}):
-        names = ", ".join(dict.fromkeys(runs.config_name for runs in every))
-        raise UserError(f"no row {', '.join(unknown)} in {', '.join(tables)}: there are {names}")
-    jobs = []
-    for place, runs in enumerate(every):
-        if rows and runs.config_name not in rows:
-            continue
-        for seed in range(runs.stages[-1][0] if seeds is None else seeds):
-            order = next((order for until, order in runs.stages if seed < until), LAST_ORDER)
-            jobs.append(((order, seed, place), Job(runs, seed)))
-    return [job for _, job in sorted(jobs, key=lambda pair: pair[0])]
-
-
-def missing(jobs: list[Job], records: list[Record]) -> list[Job]:
-    done = {(record.experiment, record.config_name, record.seed) for record in records}
-    return [job for job in jobs if (job.runs.experiment, job.runs.config_name, job.seed) not in done]
-
-
-def estimate(job: Job, records: list[Record], on_gpu: bool) -> float:
-    """Seconds: the mean of this config's recorded runs on the same kind of device, else what the table states."""
-    seconds = [
-        record.total_seconds
-        for record in records
-        if (record.experiment, record.config_name) == (job.runs.experiment, job.runs.config_name)
-        and bool(record.hardware.get("gpu")) == on_gpu
-    ]
-    return sum(seconds) / len(seconds) if seconds else job.runs.minutes * 60
-
-
-def look_up(job: Job, runs_dir: Path, commit: str) -> None:
-    """Sets the job's action and folder from the run folders of the same experiment, config and seed.
-
-    Collect what finished at this commit; else wait for what is running; else resume the latest checkpoint of what this
-    script started at this commit and was interrupted or killed; else start. The comment that `command` gives its runs
-    tells at which commit they began.
-    """
-    job.action, job.folder = "start", None
-    expected = named_config(job.runs.experiment, job.runs.config_name)
-    interrupted = []
-    for folder in sorted(runs_dir.joinpath(job.runs.experiment).glob("*/")):
-        config, run = (read_or_none(folder / name) for name in ("config.json", "run.json"))
-        if not config or not run or config.get("seed") != job.seed or differing_keys(config, expected):
-            continue
-        status = run.get("status")
-        ours = run.get("meta", {}).get("comment") == COMMENT + commit
-        record = read_or_none(folder / "record.json")
-        if status == "COMPLETED" and record and (ours or record.get("git_commit") == commit):
-            job.action, job.folder = "collect", folder
-            return
-        if status == "RUNNING" and time.time() - (folder / "run.json").stat().st_mtime < HEARTBEAT_SECONDS:
-            job.action, job.folder = "wait", folder
-        if status in ("RUNNING", "INTERRUPTED") and ours and (folder / "checkpoint.pt").exists():
-            interrupted.append(folder)
-    if job.action == "start" and interrupted:
-        job.action = "resume"
-        job.folder = max(interrupted, key=lambda folder: (folder / "checkpoint.pt").stat().st_mtime)
-
-
-def read_or_none(path: Path) -> dict | None:
-    """A JSON object, or None where a killed run left none."""
-    try:
-        content = read_json(path)
-    except UserError:
-        return None
-    return content if isinstance(content, dict) else None
-
-
-def git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else ""
-
-
-def has_gpu() -> bool:
-    import torch  # here, because it takes seconds that an unneeded plan should not cost
-
-    return torch.cuda.is_available()
-
-
-def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def default_jobs() -> int:
-    """As many runs at a time as leave each four cores and GIGABYTES_A_JOB of memory."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    return max(1, min(cores() // 4, int(memory // GIGABYTES_A_JOB)))
-
-
-def duration(seconds: float) -> str:
-    """3 h 20 min, 12 min or 40 s."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
-
-
-def show_plan(plan: list[Job], jobs: int, threads: int) -> None:
-    words = {"start": "", "resume": "resumes {}", "collect": "finished in {}", "wait": "is running in {}"}
-    width = max(len(str(job)) for job in plan)
-    for job in plan:
-        note = words[job.action].format(job.folder and relative(job.folder))
-        print(f"  {job!s:{width}}  about {duration(job.estimate):>10}  {note}".rstrip())
-    total = sum(job.estimate for job in plan if job.action != "collect") / jobs
-    count = f"{len(plan)} {'run is' if len(plan) == 1 else 'runs are'} missing"
-    print(f"{count}: about {duration(total)} with {jobs} at a time, {threads} threads each")
+SLURM_JOBS = 256  # at a time: submitit's default
 
 
 # -------------------------------------------------------------------------------------------------------------- records
@@ -274,117 +111,99 @@ def config_name_of(folder: Path) -> str:
 # ------------------------------------------------------------------------------------------------------------ execution
 
 
-def command(job: Job, runs_dir: Path, threads: int, commit: str) -> list[str]:
-    fresh = [job.runs.config_name, f"seed={job.seed}"]
-    settings = [f"resume={relative(job.folder)}"] if job.action == "resume" else fresh
-    settings += [f"tracking.runs_dir={relative(runs_dir)}", f"compute.threads={threads}"]
-    return [sys.executable, str(program(job.runs.experiment)), "with", *settings, f"--comment={COMMENT}{commit}"]
+class Execution:
+    """Works a plan off with an executor; `troubles` has a line for each run that is still missing at the end."""
 
+    def __init__(self, plan: list[Job], executor: Local | Slurm, setting: Setting, results_runs: Path, retries: int):
+        self.plan, self.executor, self.setting = plan, executor, setting
+        self.results_runs, self.retries = results_runs, retries
+        self.troubles: list[str] = []
+        self.pending: deque[Job] = deque()
 
-def start(job: Job, runs_dir: Path, threads: int, commit: str) -> None:
-    """Starts the run in a session of its own, so that Ctrl-C reaches it once: through `stop`."""
-    logs = runs_dir / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
-    job.log = logs / f"{job.runs.experiment}-{job.runs.config_name}-{job.seed}.log"
-    job.began = time.time()
-    with job.log.open("wb") as log:
-        job.process = subprocess.Popen(
-            command(job, runs_dir, threads, commit),
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=log,
-            start_new_session=True,
-        )
+    def run(self) -> list[str]:
+        """Returns the troubles."""
+        self.executor.adopt(self.plan)
+        adopted = {job.key for job in self.executor.running}
+        self.pending.extend(job for job in self.plan if job.key not in adopted)
+        with self.progress_bar() as self.bar:
+            while self.pending or self.executor.running:
+                self.begin()
+                for ended in self.executor.ended():
+                    self.finish(ended)
+                self.show()
+                time.sleep(2 if any(job.waiting_since for job in self.pending) else 0.2)
+        return self.troubles
 
-
-def stop(running: list[Job]) -> None:
-    """Interrupts the runs as Ctrl-C would, waits until they have saved their state; a second Ctrl-C kills them."""
-    for job in running:
-        job.process.send_signal(signal.SIGINT)
-    try:
-        for job in running:
-            job.process.wait()
-    except KeyboardInterrupt:
-        for job in running:
-            job.process.kill()
-            job.process.wait()
-
-
-def last_line(log: Path) -> str:
-    """The last line a run wrote to standard error, progress bars split at their carriage returns."""
-    lines = [line.strip() for line in re.split(r"[\r\n]+", log.read_text(encoding="utf-8", errors="replace"))]
-    return next((line for line in reversed(lines) if line), "it said nothing")
-
-
-def execute(plan: list[Job], runs_dir: Path, results_runs: Path, jobs: int, threads: int, commit: str) -> list[str]:
-    """Works the plan off, at most `jobs` runs at a time; returns a line for each run that is still missing."""
-    pending, running, troubles = deque(plan), [], []
-    bar = tqdm(total=len(plan), bar_format="{n_fmt}/{total_fmt} runs |{bar:24}| {elapsed} elapsed{postfix}", leave=True)
-    shown = 0.0
-
-    def trouble(job: Job, reason: str) -> None:
-        troubles.append(f"{job}: {reason}")
-        bar.write(f"missing: {troubles[-1]}", file=sys.stderr)
-        bar.update()
-
-    def record(job: Job) -> None:
-        try:
-            path = collect(job.folder, job.runs.config_name, results_runs)
-        except UserError as error:
-            trouble(job, str(error))
-        else:
-            bar.write(f"recorded: {job} -> {relative(path)}")
-            bar.update()
-
-    def begin(job: Job) -> None:
-        look_up(job, runs_dir, commit)
-        if job.action == "collect":
-            record(job)
-        elif job.action == "wait":
-            job.waiting_since = job.waiting_since or time.time()
-            if time.time() - job.waiting_since > HEARTBEAT_SECONDS + 15:
-                trouble(job, f"it is running in {relative(job.folder)}; repeat this command when it has ended")
+    def begin(self) -> None:
+        """Starts as many runs as there are free slots; records what has been finished elsewhere."""
+        ready = []
+        for _ in range(len(self.pending)):
+            if len(self.executor.running) + len(ready) >= self.executor.slots:
+                break
+            job = self.pending.popleft()
+            look_up(job, self.setting)
+            if job.action == "collect":
+                self.record(job)
+            elif job.action == "wait":
+                self.wait(job)
             else:
-                pending.append(job)
-        else:
-            start(job, runs_dir, threads, commit)
-            running.append(job)
+                ready.append(job)
+        if ready:
+            self.executor.start(ready)
 
-    def finish(job: Job) -> None:
-        running.remove(job)
-        if job.process.returncode:
-            trouble(
-                job,
-                f"failed with exit status {job.process.returncode}: {last_line(job.log)} (log: {relative(job.log)})",
-            )
-            return
-        look_up(job, runs_dir, commit)
+    def wait(self, job: Job) -> None:
+        job.waiting_since = job.waiting_since or time.time()
+        if time.time() - job.waiting_since > run_folders.HEARTBEAT_SECONDS + 15:
+            self.trouble(job, f"it is running in {relative(job.folder)}; repeat this command when it has ended")
+        else:
+            self.pending.append(job)
+
+    def finish(self, ended: Ended) -> None:
+        job = ended.job
+        job.waiting_since = 0.0
+        look_up(job, self.setting)
         if job.action == "collect":
-            record(job)
+            self.record(job)
+        elif ended.exit_status is None and not ended.on_purpose and job.deaths < self.retries:
+            job.deaths += 1
+            self.bar.write(f"died, retry {job.deaths} of {self.retries}: {job}: {ended.reason}", file=sys.stderr)
+            self.pending.append(job)
+        elif ended.exit_status is None:
+            self.trouble(job, f"it died ({ended.reason})" + (f" after {job.deaths} retries" if job.deaths else ""))
+        elif ended.exit_status:
+            log = log_of(job, self.setting)
+            self.trouble(job, f"failed with exit status {ended.exit_status}: {last_line(log)} (log: {relative(log)})")
         else:
-            trouble(job, f"it ended without a record for commit {commit[:8] or 'unknown'} in {relative(runs_dir)}")
+            commit = self.setting.commit[:8] or "unknown"
+            self.trouble(job, f"it ended without a record for commit {commit} in {relative(self.setting.runs_dir)}")
 
-    try:
-        while pending or running:
-            for _ in range(len(pending)):
-                if len(running) < jobs:
-                    begin(pending.popleft())
-            for job in [job for job in running if job.process.poll() is not None]:
-                finish(job)
-            if time.time() - shown > (1 if sys.stderr.isatty() else 60):
-                shown = time.time()
-                left = sum(job.estimate for job in pending)
-                left += sum(max(0.0, job.estimate - (shown - job.began)) for job in running)
-                names = ", ".join(f"{job.runs.config_name} {job.seed}" for job in running)
-                bar.set_postfix_str(f"about {duration(left / jobs)} left; running {names}")
-            time.sleep(2 if any(job.waiting_since for job in pending) else 0.2)
-    except KeyboardInterrupt:
-        stop(running)
-        raise
-    finally:
-        bar.close()
-    return troubles
+    def record(self, job: Job) -> None:
+        try:
+            path = collect(job.folder, job.runs.config_name, self.results_runs)
+        except UserError as error:
+            self.trouble(job, str(error))
+        else:
+            self.bar.write(f"recorded: {job} -> {relative(path)}")
+            self.bar.update()
+
+    def trouble(self, job: Job, reason: str) -> None:
+        self.troubles.append(f"{job}: {reason}")
+        self.bar.write(f"missing: {self.troubles[-1]}", file=sys.stderr)
+        self.bar.update()
+
+    @contextmanager
+    def progress_bar(self) -> Iterator[tqdm]:
+        self.shown = 0.0
+        form = "{n_fmt}/{total_fmt} runs |{bar:24}| {elapsed} elapsed{postfix}"
+        with tqdm(total=len(self.plan), bar_format=form, leave=True) as bar:
+            yield bar
+
+    def show(self) -> None:
+        if time.time() - self.shown > (1 if sys.stderr.isatty() else 60):
+            self.shown = time.time()
+            left = self.executor.seconds_left(list(self.pending))
+            about = "" if left is None else f"about {duration(left)} left; "
+            self.bar.set_postfix_str(about + self.executor.status())
 
 
 # --------------------------------------------------------------------------------------------------------- command line
@@ -396,18 +215,44 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--tables", nargs="+", default=[], metavar="TABLE", help="only these tables (default: all)")
     add("--rows", nargs="+", default=[], metavar="CONFIG", help="only these named configs")
     add("--seeds", type=int, metavar="N", help="seeds 0 to N-1 of each row (default: what the table asks for)")
-    add("--jobs", type=int, metavar="N", help="runs at a time (default: one for every four cores)")
+    add(
+        "--jobs", type=int, metavar="N", help="runs at a time (default: one a GPU, or for every four cores; Slurm: 256)"
+    )
+    add("--retries", type=int, default=2, metavar="N", help="how often a run that died is resumed (default: 2)")
     add("--runs-dir", type=Path, default=ROOT / "runs", help="folder of the run folders (default: runs)")
     add("--results", type=Path, default=ROOT / "results", help="folder of records and tables (default: results)")
     add("--dry-run", action="store_true", help="print the plan and stop")
     add("--collect", type=Path, metavar="FOLDER", help="record the finished run in this run folder and stop")
+    add("--executor", choices=("local", "slurm"), default="local", help="processes here (default), or jobs of Slurm")
+    slurm = parser.add_argument_group("with --executor slurm")
+    add = slurm.add_argument
+    add("--partition", metavar="NAME", help="of Slurm (default: Slurm's own)")
+    add("--time-limit", type=int, default=240, metavar="MINUTES", help="of one job; then it resumes (default: 240)")
+    add("--cores", type=int, default=4, metavar="N", help="of each job (default: 4)")
+    add("--gpus", type=int, default=0, metavar="N", help="of each job (default: 0)")
+    add("--memory", type=int, default=GIGABYTES_A_JOB, metavar="GB", help=f"of each job (default: {GIGABYTES_A_JOB})")
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.tables if name not in TABLES]:
         raise UserError(f"no table {', '.join(unknown)}: there are {', '.join(TABLES)}")
-    for name in ("seeds", "jobs"):
-        if (value := getattr(options, name)) is not None and value < 1:
-            raise UserError(f"--{name} {value}: at least 1 is needed")
+    smallest = {"seeds": 1, "jobs": 1, "retries": 0, "time_limit": 1, "cores": 1, "gpus": 0, "memory": 1}
+    for name, least in smallest.items():
+        if (value := getattr(options, name)) is not None and value < least:
+            raise UserError(f"--{name.replace('_', '-')} {value}: at least {least} is needed")
     return options
+
+
+def make_executor(options: argparse.Namespace, runs: int, commit: str) -> tuple[Local | Slurm, Setting, int]:
+    """The executor that the options ask for, what all its runs share, and how many run at a time."""
+    runs_dir = options.runs_dir.absolute()
+    if options.executor == "slurm":
+        at_a_time = min(options.jobs or SLURM_JOBS, runs)
+        setting = Setting(runs_dir, options.cores, commit)
+        limits = (options.partition, options.time_limit, options.gpus, options.memory)
+        return Slurm(setting, at_a_time, *limits), setting, at_a_time
+    devices = gpus()
+    at_a_time = min(options.jobs or len(devices) or default_jobs(), runs)
+    setting = Setting(runs_dir, max(1, cores() // at_a_time), commit)
+    return Local(setting, at_a_time, devices), setting, at_a_time
 
 
 def reproduce(options: argparse.Namespace) -> int:
@@ -421,19 +266,21 @@ def reproduce(options: argparse.Namespace) -> int:
     if not plan:
         print("nothing is missing")
         return 0
-    commit = git("rev-parse", "HEAD")
-    on_gpu = has_gpu()
+    executor, setting, at_a_time = make_executor(options, len(plan), git("rev-parse", "HEAD"))
+    on_gpu = options.gpus > 0 if options.executor == "slurm" else bool(gpus())
     for job in plan:
+        job.config = named_config(job.runs.experiment, job.runs.config_name)
         job.estimate = estimate(job, records, on_gpu)
-        look_up(job, options.runs_dir, commit)
-    jobs = min(options.jobs or default_jobs(), len(plan))
-    threads = max(1, cores() // jobs)
-    show_plan(plan, jobs, threads)
+        look_up(job, setting)
+    show_plan(plan, at_a_time, setting.threads)
     if git("status", "--porcelain", "--", ".", ":!results"):
         print("note: the code has uncommitted changes; the tables will mark these runs")
     if options.dry_run:
         return 0
-    troubles = execute(plan, options.runs_dir, results_runs, jobs, threads, commit)
+    try:
+        troubles = Execution(plan, executor, setting, results_runs, options.retries).run()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(executor.stop()) from None
     files = render_all(options.results, ROOT / "README.md" if options.results == ROOT / "results" else None)
     for path in out_of_date(files):
         write_result(path, files[path].encode())
@@ -455,9 +302,9 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interruption:
         again = shlex.join(["python", "scripts/reproduce.py", *arguments])
-        print(f"interrupted; the runs have saved their state, continue with: {again}", file=sys.stderr)
+        print(f"interrupted; {interruption or 'nothing was running'}; continue with: {again}", file=sys.stderr)
         return 130
 
 

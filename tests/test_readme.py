@@ -6,8 +6,8 @@ from pathlib import Path
 
 from experiments.dpsom import ex
 from experiments.errors import UserError
+from scripts.plan import load_experiment, resolve_config
 from scripts.records import differing_keys
-from scripts.reproduce import load_experiment, resolve_config
 
 import pytest
 from sacred.arg_parser import get_config_updates

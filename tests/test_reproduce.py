@@ -8,12 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from experiments.errors import UserError
-from scripts import reproduce
+from scripts import jobs, plan, reproduce
+from scripts.jobs import COMMENT, Job, Setting, look_up
+from scripts.plan import estimate, missing, named_config, resolve_config, wanted
 from scripts.rendering import Row, Runs, Table, render_ablation
-from scripts.reproduce import COMMENT, Job, collect, config_name_of, look_up, missing, resolve_config, wanted
+from scripts.reproduce import collect, config_name_of
 from scripts.tables import TABLES
 
 import pytest
@@ -22,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 COMMIT = "0123456789abcdef"
 
 EXPERIMENT = """
-import json, os, sys, time
+import json, os, signal, sys, time
 from pathlib import Path
 from sacred import Experiment, SETTINGS
 from sacred.observers import FileStorageObserver
@@ -31,11 +34,13 @@ if __name__ == "__main__":  # these settings are global: the tests that import t
     SETTINGS.CAPTURE_MODE = "no"
     SETTINGS.HOST_INFO.INCLUDE_GPU_INFO = False
 ex = Experiment("dummy", save_git_info=False)
-ex.add_config(seed=0, resume=None, epochs=2, fail=False, compute=dict(threads=None, precision="fp32"),
+ex.add_config(seed=0, resume=None, epochs=2, fail=False, dies_after=[], compute=dict(threads=None, precision="fp32"),
               tracking=dict(runs_dir="runs"))
 ex.add_named_config("quick", epochs=3)
 ex.add_named_config("long", epochs=600)
 ex.add_named_config("broken", fail=True)
+ex.add_named_config("mortal", dies_after=[1])
+ex.add_named_config("doomed", dies_after=[1, 2, 3], epochs=4)
 
 @ex.config_hook
 def observe(config, command_name, logger):
@@ -44,12 +49,14 @@ def observe(config, command_name, logger):
     return {}
 
 @ex.main
-def main(_run, _config, seed, epochs, resume, fail):
+def main(_run, _config, seed, epochs, resume, fail, dies_after):
     folder = Path(_run.observers[0].dir)
     first = int(Path(resume, "checkpoint.pt").read_text()) if resume else 0
     for epoch in range(first, epochs):
         (folder / "checkpoint.pt").write_text(str(epoch + 1))
         time.sleep(0.05)
+        if epoch + 1 in dies_after:
+            os.kill(os.getpid(), signal.SIGKILL)
     if fail:
         print("working\\rstill working\\n", file=sys.stderr)
         raise SystemExit("error: the map collapsed: lower loss.gamma")
@@ -83,7 +90,7 @@ sys.exit(reproduce.main(sys.argv[1:]))
 """
 
 
-def install(folder: str, replace=setattr) -> None:
+def install(folder: str, patch=setattr) -> None:
     """Makes reproduce.py see the experiment in `folder`, and one table that asks for it."""
     folder = Path(folder)
     os.environ["COMMIT"] = COMMIT
@@ -99,12 +106,13 @@ def install(folder: str, replace=setattr) -> None:
         base=rows[0],
         rows=tuple(Row((), runs) for runs in rows[1:]),
     )
-    reproduce.named_config.cache_clear()
-    replace(reproduce, "load_experiment", lambda name: module.ex)
-    replace(reproduce, "program", lambda name: folder / "dummy.py")
-    replace(reproduce, "git", lambda *arguments: COMMIT if arguments[0] == "rev-parse" else "")
-    replace(reproduce, "HEARTBEAT_SECONDS", 1)
-    replace(reproduce, "has_gpu", lambda: False)
+    named_config.cache_clear()
+    for user in (plan, reproduce):
+        patch(user, "load_experiment", lambda name: module.ex)
+    patch(jobs, "program", lambda name: folder / "dummy.py")
+    patch(reproduce, "git", lambda *arguments: COMMIT if arguments[0] == "rev-parse" else "")
+    patch(jobs, "HEARTBEAT_SECONDS", 1)
+    patch(reproduce, "gpus", list)
     TABLES["dummy"] = table
 
 
@@ -118,7 +126,7 @@ def folder(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("COMMIT", COMMIT)
     install(str(tmp_path), monkeypatch.setattr)
     yield tmp_path
-    reproduce.named_config.cache_clear()
+    named_config.cache_clear()
 
 
 def arguments(folder: Path, *more: str) -> list[str]:
@@ -131,7 +139,7 @@ def make_run(
     """A run folder of the config `quick` as Sacred leaves it; `age`: seconds since its last heartbeat."""
     run = folder / "runs" / "dummy" / str(number)
     run.mkdir(parents=True)
-    values = resolve_config(reproduce.load_experiment("dummy"), "quick") | {"tracking": {"runs_dir": "x"}} | config
+    values = resolve_config(plan.load_experiment("dummy"), "quick") | {"tracking": {"runs_dir": "x"}} | config
     (run / "config.json").write_text(json.dumps(values))
     (run / "run.json").write_text(json.dumps({"status": status, "meta": {"comment": comment} if comment else {}}))
     os.utime(run / "run.json", (time.time() - age,) * 2)
@@ -161,8 +169,8 @@ def finished(run: Path, commit=COMMIT, **changes) -> dict:
 
 def state(folder: Path, seed: int = 0) -> tuple[str, str | None]:
     """What reproduce.py would do about `quick`, and with which run folder."""
-    job = Job(TABLES["dummy"].base, seed)
-    look_up(job, folder / "runs", COMMIT)
+    job = Job(TABLES["dummy"].base, seed, named_config("dummy", "quick"))
+    look_up(job, Setting(folder / "runs", 1, COMMIT))
     return job.action, job.folder and job.folder.name
 
 
@@ -170,18 +178,19 @@ def state(folder: Path, seed: int = 0) -> tuple[str, str | None]:
 
 
 def test_a_named_config_is_resolved_without_running(folder):
-    config = resolve_config(reproduce.load_experiment("dummy"), "quick", seed=3)
+    config = resolve_config(plan.load_experiment("dummy"), "quick", seed=3)
     assert config == {
         "seed": 3,
         "resume": None,
         "epochs": 3,
         "fail": False,
+        "dies_after": [],
         "compute": {"threads": None, "precision": "fp32"},
         "tracking": {"runs_dir": "runs"},
     }
     assert not (folder / "runs").exists()
     with pytest.raises(UserError, match="no named config 'quik'"):
-        resolve_config(reproduce.load_experiment("dummy"), "quik")
+        resolve_config(plan.load_experiment("dummy"), "quik")
 
 
 def test_lower_orders_go_first_then_seeds_then_rows(folder):
@@ -193,14 +202,14 @@ def test_lower_orders_go_first_then_seeds_then_rows(folder):
 
 
 def test_the_whole_plan_follows_the_standing_order():
-    jobs = wanted([name for name in TABLES if name != "dummy"], [], None)
-    names = [job.runs.config_name for job in jobs]
-    assert {(job.runs.config_name, job.seed) for job in jobs[:10]} == {
+    every = wanted([name for name in TABLES if name != "dummy"], [], None)
+    names = [job.runs.config_name for job in every]
+    assert {(job.runs.config_name, job.seed) for job in every[:10]} == {
         (n, s) for n in ("mnist", "fmnist") for s in range(5)
     }
     assert names.index("mnist_faithful") > names.index("fmnist")
     assert names.index("mnist_conv_faithful") > names.index("short")
-    assert len({(job.runs, job.seed) for job in jobs}) == len(jobs)
+    assert len({(job.runs, job.seed) for job in every}) == len(every)
 
 
 def test_the_estimate_takes_records_of_the_same_kind_of_device(folder):
@@ -209,8 +218,8 @@ def test_the_estimate_takes_records_of_the_same_kind_of_device(folder):
     collect(run, "quick", folder / "results" / "runs")
     records = reproduce.load_records(folder / "results" / "runs")
     job = Job(TABLES["dummy"].base, 1)
-    assert reproduce.estimate(job, records, on_gpu=False) == 90
-    assert reproduce.estimate(job, records, on_gpu=True) == 60, "the table's own minute"
+    assert estimate(job, records, on_gpu=False) == 90
+    assert estimate(job, records, on_gpu=True) == 60, "the table's own minute"
     assert missing([Job(job.runs, 0), job], records) == [job]
 
 
@@ -289,7 +298,7 @@ def test_the_first_seed_leaves_its_trained_map(folder, seed, kept):
         ("FAILED", {}, "only COMPLETED"),
         ("RUNNING", {}, "only COMPLETED"),
         ("COMPLETED", {"status": "INTERRUPTED"}, "only COMPLETED"),
-        ("COMPLETED", {"config": {"seed": 0}}, "differs in compute.precision, epochs, fail"),
+        ("COMPLETED", {"config": {"seed": 0}}, "differs in compute.precision, dies_after, epochs, fail"),
         ("COMPLETED", {"format": 2}, "record format 2"),
         ("COMPLETED", {"metrics": {"test/purity": float("inf")}}, "not a finite number"),
     ],
@@ -346,6 +355,22 @@ def test_a_killed_run_resumes_and_a_finished_one_is_only_recorded(folder):
     assert sorted(path.name for path in (folder / "runs" / "dummy").glob("[0-9]*")) == ["1", "2", "3"]
 
 
+def test_a_run_that_dies_is_resumed_but_not_for_ever(folder, capsys, monkeypatch):
+    rows = tuple(Row((), Runs("dummy", name, ((1, 1),), 1)) for name in ("mortal", "doomed"))
+    monkeypatch.setitem(TABLES, "dummy", replace(TABLES["dummy"], base=rows[0].runs, rows=rows[1:]))
+    assert reproduce.main(arguments(folder, "--jobs", "2", "--retries", "2")) == 1
+    output = capsys.readouterr()
+    for line in (
+        "died, retry 1 of 2: dummy mortal seed 0: killed by signal 9",
+        "died, retry 2 of 2: dummy doomed seed 0: killed by signal 9",
+        "missing: dummy doomed seed 0: it died (killed by signal 9) after 2 retries",
+    ):
+        assert line in output.err
+    (record,) = reproduce.load_records(folder / "results" / "runs")
+    assert (record.config_name, record.metrics["first_epoch"]) == ("mortal", 1)
+    assert len(list((folder / "runs" / "dummy").glob("[0-9]*"))) == 2 + 3
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_reaches_the_run_and_the_same_command_continues(folder, number):
     command = [sys.executable, str(folder / "driver.py"), *arguments(folder, "--rows", "long", "--seeds", "1")]
@@ -367,7 +392,7 @@ def test_an_interruption_reaches_the_run_and_the_same_command_continues(folder, 
 
 
 def test_a_run_that_lives_elsewhere_is_left_alone(folder, capsys, monkeypatch):
-    monkeypatch.setattr(reproduce, "HEARTBEAT_SECONDS", -14)  # gives up after one second
+    monkeypatch.setattr(jobs, "HEARTBEAT_SECONDS", -14)  # gives up after one second
     monkeypatch.setattr(reproduce, "look_up", lambda job, *_: vars(job).update(action="wait", folder=folder / "runs"))
     assert reproduce.main(arguments(folder, "--rows", "quick", "--seeds", "1")) == 1
     assert "repeat this command when it has ended" in capsys.readouterr().err
@@ -376,7 +401,13 @@ def test_a_run_that_lives_elsewhere_is_left_alone(folder, capsys, monkeypatch):
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
-    [(["--tables", "nothing"], "no table nothing"), (["--seeds", "0"], "--seeds 0"), (["--jobs", "-1"], "--jobs -1")],
+    [
+        (["--tables", "nothing"], "no table nothing"),
+        (["--seeds", "0"], "--seeds 0"),
+        (["--jobs", "-1"], "--jobs -1"),
+        (["--retries", "-1"], "--retries -1"),
+        (["--executor", "slurm", "--time-limit", "0"], "--time-limit 0"),
+    ],
 )
 def test_wrong_arguments_are_one_line(wrong, message, capsys):
     assert reproduce.main(wrong) == 2

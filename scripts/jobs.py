@@ -1,0 +1,147 @@
+"""One run that a table asks for: what its run folders say about it, and the process that trains it.
+
+Light to import, and it reads nothing but run folders: a Slurm worker decides with it whether to start or to resume.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from experiments.errors import UserError
+from scripts.records import differing_keys, read_json
+from scripts.rendering import Runs
+
+ROOT = Path(__file__).resolve().parents[1]
+HEARTBEAT_SECONDS = 45  # Sacred rewrites run.json every 10 s while a run lives
+COMMENT = "reproduce.py at commit "
+
+
+@dataclass
+class Job:
+    """One missing run: what to do about it, with which folder, and the seconds it should take."""
+
+    runs: Runs
+    seed: int
+    config: dict = field(default_factory=dict, repr=False)  # every value of the named config
+    action: str = "start"  # start, resume, collect, or wait while it runs elsewhere
+    folder: Path | None = None
+    estimate: float = 0.0
+    deaths: int = 0
+    waiting_since: float = 0.0
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        return self.runs.experiment, self.runs.config_name, self.seed
+
+    def __str__(self) -> str:
+        return f"{self.runs.experiment} {self.runs.config_name} seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all runs of one plan share."""
+
+    runs_dir: Path
+    threads: int
+    commit: str
+
+
+def program(name: str) -> Path:
+    """The file that runs the experiment."""
+    return ROOT / "experiments" / f"{name}.py"
+
+
+def relative(path: Path) -> Path:
+    """`path` as seen from the project where it lies below it, for messages and for what runs store."""
+    path = path.absolute()
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+
+def read_or_none(path: Path) -> dict | None:
+    """A JSON object, or None where a killed run left none."""
+    try:
+        content = read_json(path)
+    except UserError:
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def look_up(job: Job, setting: Setting) -> None:
+    """Sets the job's action and folder from the run folders of the same experiment, config and seed.
+
+    Collect what finished at this commit; else wait for what is running; else resume the latest checkpoint of what
+    reproduce.py started at this commit and was interrupted or killed; else start. The comment that `command` gives its
+    runs tells at which commit they began.
+    """
+    job.action, job.folder = "start", None
+    interrupted = []
+    for folder in sorted(setting.runs_dir.joinpath(job.runs.experiment).glob("*/")):
+        config, run = (read_or_none(folder / name) for name in ("config.json", "run.json"))
+        if not config or not run or config.get("seed") != job.seed or differing_keys(config, job.config):
+            continue
+        status = run.get("status")
+        ours = run.get("meta", {}).get("comment") == COMMENT + setting.commit
+        record = read_or_none(folder / "record.json")
+        if status == "COMPLETED" and record and (ours or record.get("git_commit") == setting.commit):
+            job.action, job.folder = "collect", folder
+            return
+        if status == "RUNNING" and time.time() - (folder / "run.json").stat().st_mtime < HEARTBEAT_SECONDS:
+            job.action, job.folder = "wait", folder
+        if status in ("RUNNING", "INTERRUPTED") and ours and (folder / "checkpoint.pt").exists():
+            interrupted.append(folder)
+    if job.action == "start" and interrupted:
+        job.action = "resume"
+        job.folder = max(interrupted, key=lambda folder: (folder / "checkpoint.pt").stat().st_mtime)
+
+
+def command(job: Job, setting: Setting) -> list[str]:
+    fresh = [job.runs.config_name, f"seed={job.seed}"]
+    settings = [f"resume={relative(job.folder)}"] if job.action == "resume" else fresh
+    settings += [f"tracking.runs_dir={relative(setting.runs_dir)}", f"compute.threads={setting.threads}"]
+    return [
+        sys.executable,
+        str(program(job.runs.experiment)),
+        "with",
+        *settings,
+        f"--comment={COMMENT}{setting.commit}",
+    ]
+
+
+def log_of(job: Job, setting: Setting) -> Path:
+    """What the run writes to standard error."""
+    return setting.runs_dir / "logs" / f"{'-'.join(map(str, job.key))}.log"
+
+
+def train(job: Job, setting: Setting, environment: dict[str, str] | None = None) -> subprocess.Popen:
+    """Starts the run, in a session of its own and deaf to SIGUSR2, so that signals reach it once: through its parent.
+
+    (Ctrl-C goes to a whole session, and Slurm warns of the time limit by SIGUSR2 to every process of a job.)
+    """
+    path = log_of(job, setting)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as log:
+        return subprocess.Popen(
+            command(job, setting),
+            cwd=ROOT,
+            env=os.environ | (environment or {}),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGUSR2, signal.SIG_IGN),
+        )
+
+
+def last_line(log: Path) -> str:
+    """The last line of a log, progress bars split at their carriage returns."""
+    try:
+        text = log.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return "it left no log"
+    lines = [line.strip() for line in re.split(r"[\r\n]+", text)]
+    return next((line for line in reversed(lines) if line), "it said nothing")

@@ -1,0 +1,129 @@
+"""The plan of reproduce.py: which runs the tables lack, in which order, and how long they should take."""
+
+import functools
+import importlib
+import json
+import os
+import subprocess
+
+from experiments.errors import UserError
+from scripts.jobs import ROOT, Job, relative
+from scripts.records import Record
+from scripts.tables import TABLES
+
+from sacred import Experiment
+from sacred.initialize import create_run
+
+LAST_ORDER = 9
+GIGABYTES_A_JOB = 4
+
+
+# -------------------------------------------------------------------------------------------------------- named configs
+
+
+def load_experiment(name: str) -> Experiment:
+    """The Sacred experiment `ex` of experiments/<name>.py."""
+    try:
+        return importlib.import_module(f"experiments.{name}").ex
+    except ModuleNotFoundError as error:
+        if error.name != f"experiments.{name}":
+            raise
+        raise UserError(f"there is no experiment {name!r}: expected experiments/{name}.py") from error
+
+
+def resolve_config(experiment: Experiment, config_name: str, seed: int = 0) -> dict:
+    """Every value of a named config, as a run of it would store them; no run is started and no observer attached."""
+    if config_name not in dict(experiment.gather_named_configs()):
+        path = f"configs/{experiment.path}/{config_name}.yaml"
+        raise UserError(f"{experiment.path} has no named config {config_name!r}: add {path}")
+    run = create_run(experiment, "print_config", {"seed": seed}, (config_name,), force=True, log_level="ERROR")
+    return json.loads(json.dumps(run.config))
+
+
+@functools.cache
+def named_config(experiment: str, config_name: str) -> dict:
+    return resolve_config(load_experiment(experiment), config_name)
+
+
+# ----------------------------------------------------------------------------------------------------------------- runs
+
+
+def wanted(tables: list[str], rows: list[str], seeds: int | None) -> list[Job]:
+    """Every run the tables ask for, most informative first: by order, then seed, then place in the tables."""
+    every = list(dict.fromkeys(runs for name in tables for runs in TABLES[name].runs()))
+    if unknown := sorted(set(rows) - {runs.config_name for runs in every}):
+        names = ", ".join(dict.fromkeys(runs.config_name for runs in every))
+        raise UserError(f"no row {', '.join(unknown)} in {', '.join(tables)}: there are {names}")
+    jobs = []
+    for place, runs in enumerate(every):
+        if rows and runs.config_name not in rows:
+            continue
+        for seed in range(runs.stages[-1][0] if seeds is None else seeds):
+            order = next((order for until, order in runs.stages if seed < until), LAST_ORDER)
+            jobs.append(((order, seed, place), Job(runs, seed)))
+    return [job for _, job in sorted(jobs, key=lambda pair: pair[0])]
+
+
+def missing(jobs: list[Job], records: list[Record]) -> list[Job]:
+    done = {(record.experiment, record.config_name, record.seed) for record in records}
+    return [job for job in jobs if job.key not in done]
+
+
+def estimate(job: Job, records: list[Record], on_gpu: bool) -> float:
+    """Seconds: the mean of this config's recorded runs on the same kind of device, else what the table states."""
+    seconds = [
+        record.total_seconds
+        for record in records
+        if (record.experiment, record.config_name) == (job.runs.experiment, job.runs.config_name)
+        and bool(record.hardware.get("gpu")) == on_gpu
+    ]
+    return sum(seconds) / len(seconds) if seconds else job.runs.minutes * 60
+
+
+# ---------------------------------------------------------------------------------------------------------- the machine
+
+
+def git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def gpus() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES calls the GPUs that this process sees."""
+    import torch  # here, because it takes seconds that an unneeded plan should not cost
+
+    named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    count = torch.cuda.device_count()
+    return named[:count] or [str(number) for number in range(count)]
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def default_jobs() -> int:
+    """As many runs at a time as leave each four cores and GIGABYTES_A_JOB of memory."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    return max(1, min(cores() // 4, int(memory // GIGABYTES_A_JOB)))
+
+
+# -------------------------------------------------------------------------------------------------------------- to read
+
+
+def duration(seconds: float) -> str:
+    """3 h 20 min, 12 min or 40 s."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
+
+
+def show_plan(plan: list[Job], slots: int, threads: int) -> None:
+    words = {"start": "", "resume": "resumes {}", "collect": "finished in {}", "wait": "is running in {}"}
+    width = max(len(str(job)) for job in plan)
+    for job in plan:
+        note = words[job.action].format(job.folder and relative(job.folder))
+        print(f"  {job!s:{width}}  about {duration(job.estimate):>10}  {note}".rstrip())
+    total = sum(job.estimate for job in plan if job.action != "collect") / slots
+    count = f"{len(plan)} {'run is' if len(plan) == 1 else 'runs are'} missing"
+    print(f"{count}: about {duration(total)} with {slots} at a time, {threads} threads each")
