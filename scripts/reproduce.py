@@ -124,6 +124,8 @@ class Execution:
         """Returns the troubles."""
         self.executor.adopt(self.plan)
         adopted = {job.key for job in self.executor.running}
+        if adopted:
+            print(f"{len(adopted)} of them under way since an earlier call", flush=True)
         self.pending.extend(job for job in self.plan if job.key not in adopted)
         with self.progress_bar() as self.bar:
             while self.pending or self.executor.running:

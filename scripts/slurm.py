@@ -24,6 +24,7 @@ from scripts.records import write_result
 
 import submitit
 from submitit.core.utils import FailedJobError
+from tqdm import tqdm
 
 TIMEOUTS = 50  # how often submitit may requeue one job at its time limit
 POLL_SECONDS = 5
@@ -170,7 +171,7 @@ class Slurm:
 
     def adopt(self, plan: list[Job]) -> None:
         """Takes over the runs of the plan that are in Slurm's queue."""
-        self.poll()
+        self.poll_until_answered()
         jobs = {job.key: job for job in plan}
         for task, state in self.states.items():
             array = self.folder / task.array / "runs.json"
@@ -194,9 +195,7 @@ class Slurm:
         write_result(folder / "runs.json", json.dumps(content).encode())
         executor = submitit.SlurmExecutor(folder, max_num_timeout=TIMEOUTS)
         executor.update_parameters(job_name=array, **self.parameters)
-        while self.silent_since:  # what was submitted while Slurm was away would only fail
-            time.sleep(POLL_SECONDS)
-            self.poll()
+        self.poll_until_answered()
         try:
             with executor.batch():
                 for index, job in enumerate(jobs):
@@ -209,6 +208,12 @@ class Slurm:
             self.states[Task(array, index)] = "PENDING"
         self.polled = time.time()
 
+    def poll_until_answered(self) -> None:
+        self.poll()
+        while self.silent_since:
+            time.sleep(POLL_SECONDS)
+            self.poll()
+
     def poll(self) -> None:
         """Asks for the states of all our tasks; keeps the old ones while Slurm does not answer.
 
@@ -220,6 +225,8 @@ class Slurm:
             user = str(os.getuid())
             lines = ask("squeue", "--noheader", "--array", "--states=all", f"--user={user}", "--format=%j|%K|%T")
         except SlurmSilent as error:
+            if not self.silent_since:
+                tqdm.write(f"Slurm does not answer ({error}); its jobs go on, asking again", file=sys.stderr)
             self.silent_since = self.silent_since or time.time()
             if time.time() - self.silent_since > PATIENCE_SECONDS:
                 raise UserError(
@@ -267,7 +274,7 @@ class Slurm:
 
     def status(self) -> str:
         if self.silent_since:
-            return "Slurm does not answer, waiting"
+            return "waiting for Slurm to answer"
         states = [self.states[task].lower() for task in self.tasks.values()]
         return "Slurm: " + ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
 

@@ -381,7 +381,7 @@ def test_an_interruption_reaches_the_run_and_the_same_command_continues(folder, 
         time.sleep(0.05)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 130, errors
     assert "continue with: python scripts/reproduce.py --tables dummy" in errors
     assert json.loads((checkpoint.parent / "run.json").read_text())["status"] == "INTERRUPTED"
     assert not (folder / "results" / "runs").exists()
