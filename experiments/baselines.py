@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any
 
 from experiments.configuration import at_least, one_of, positive
-from experiments.errors import UserError
 from experiments.ingredients import compute as computing
 from experiments.ingredients import data as datasets
 from experiments.ingredients import series as serial
@@ -21,6 +20,7 @@ from experiments.ingredients.compute import compute, prepare
 from experiments.ingredients.data import Split, data, load_dataset
 from experiments.ingredients.evaluation import (
     SHOWN_RECONSTRUCTIONS,
+    check_map_size,
     draw_map,
     map_metrics,
     squared_error,
@@ -135,9 +135,8 @@ def main(_run, _config, seed, model, series, compute) -> dict[str, float | None]
     grid = Grid(*model["map_size"], torus=False)
     held_out = evaluated_series(dataset, model["sequence_length"]) if series["enabled"] else None
     samples = (held_out["train"].frames() if held_out else dataset.train).inputs.flatten(1).numpy()
+    check_map_size(model["map_size"], len(samples))
     has_map = model["name"] != "kmeans"
-    if grid.size > len(samples):
-        raise UserError(f"model.map_size={model['map_size']} has more units than the {len(samples)} samples: lower it")
     with Tracker(_run) as tracker:
         start = time.perf_counter()
         with threadpool_limits(compute["threads"]):

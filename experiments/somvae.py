@@ -23,6 +23,7 @@ from experiments.ingredients.compute import compute, prepare
 from experiments.ingredients.data import Dataset, Split, data, load_dataset
 from experiments.ingredients.evaluation import (
     SHOWN_RECONSTRUCTIONS,
+    check_map_size,
     draw_map,
     evaluated_parts,
     evaluated_while_training,
@@ -103,18 +104,16 @@ register(
 )
 
 
-def build(model: dict[str, Any], loss: dict[str, Any], train: Split) -> SOMVAE:
-    """The model of a configuration for a training set.
+def build(model: dict[str, Any], loss: dict[str, Any], input_shape: tuple[int, int, int]) -> SOMVAE:
+    """The model of a configuration for images of shape `(C, H, W)`.
 
     Raises:
-        UserError: images that do not fit the network, or more units than images.
+        UserError: images that do not fit the network.
     """
     options = {key: value for key, value in model.items() if key not in ("map_size", "torus")}
     grid = Grid(*model["map_size"], torus=model["torus"])
-    if grid.size > len(train):
-        raise UserError(f"model.map_size={model['map_size']} has more units than the {len(train)} samples: lower it")
     try:
-        return SOMVAE(tuple(train.inputs.shape[1:]), grid, weights=LossWeights(**loss), **options)
+        return SOMVAE(input_shape, grid, weights=LossWeights(**loss), **options)
     except ValueError as error:
         raise UserError(f"{error}: change data.image_size, model.latent_dim or model.network") from error
 
@@ -215,7 +214,8 @@ def main(_run, _config, seed, model, loss, training) -> dict[str, float | None]:
     torch.manual_seed(seed)
     dataset = load_dataset().to(device)
     train = dataset.train
-    somvae = build(model, loss, train).to(device)
+    check_map_size(model["map_size"], len(train))
+    somvae = build(model, loss, tuple(train.inputs.shape[1:])).to(device)
     sequence = sequences(train, len(dataset.classes), training["batch_size"])
     stages = phases(somvae, train.labels, sequence, training)
     parts = evaluated_parts(dataset, training["batch_size"])

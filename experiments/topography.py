@@ -8,11 +8,11 @@ MiniSom on the same data.
 """
 
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
 from experiments.configuration import at_least, one_of, optional, positive, text
-from experiments.errors import UserError
 from experiments.ingredients import compute as computing
 from experiments.ingredients import data as datasets
 from experiments.ingredients import evaluation as evaluating
@@ -23,6 +23,7 @@ from experiments.ingredients.compute import compute, prepare
 from experiments.ingredients.data import Dataset, Split, data, load_dataset, scale_
 from experiments.ingredients.evaluation import (
     SHOWN_RECONSTRUCTIONS,
+    check_map_size,
     draw_map,
     evaluated_parts,
     evaluated_while_training,
@@ -43,7 +44,6 @@ from models.topography import Topography
 import numpy as np
 import torch
 from sacred import Experiment
-from torch import Tensor
 
 training = training_ingredient(
     epochs=50,
@@ -80,19 +80,11 @@ register(
 )
 
 
-def build(model: dict[str, Any], inputs: Tensor) -> Topography:
-    """The map of a configuration for the training set `inputs` `[N, ...]`.
-
-    Raises:
-        UserError: it has more units than there are samples.
-    """
+def build(model: dict[str, Any], input_shape: tuple[int, ...]) -> Topography:
+    """The map of a configuration for inputs of this shape."""
     height, width = model["map_size"]
-    if height * width > len(inputs):
-        raise UserError(
-            f"model.map_size={[height, width]} has more units than the {len(inputs)} training samples: make it smaller"
-        )
     options = {key: value for key, value in model.items() if key != "map_size"}
-    return Topography(inputs[0].numel(), height, width, **options)
+    return Topography(math.prod(input_shape), height, width, **options)
 
 
 def phases(topography: Topography, training: dict[str, Any]) -> list[Phase]:
@@ -159,7 +151,8 @@ def main(_run, _config, seed, model, training) -> dict[str, float | None]:
     torch.manual_seed(seed)
     dataset = load_dataset().to(device)
     inputs = dataset.train.inputs
-    topography = build(model, inputs).to(device)
+    check_map_size(model["map_size"], len(inputs))
+    topography = build(model, tuple(inputs.shape[1:])).to(device)
     stages = phases(topography, training)
     parts = evaluated_parts(dataset, training["batch_size"])
     optimizer = OPTIMIZERS[training["optimizer"]]

@@ -103,6 +103,10 @@ class DPSOM(nn.Module):
         """Soft assignment q, `[B, K]`, of latents `[B, D]`."""
         return assignment.student_t_assignment(assignment.squared_distances(latents, self.centroids), self.alpha)
 
+    def winners(self, inputs: Tensor) -> Tensor:
+        """Index `[B]` of the unit nearest to the posterior mean of each of the inputs `[B, C, H, W]`."""
+        return assignment.squared_distances(self.mean(inputs).float(), self.centroids).argmin(dim=1)
+
     def decode(self, latents: Tensor) -> Tensor:
         """Pictures `[B, C, H, W]` in [0, 1] of latents `[B, D]`."""
         return self.decoder(latents).float().sigmoid()

@@ -107,6 +107,10 @@ class SOMVAE(nn.Module):
         """Squared distances `[B, K]` of latents `[B, D]` to the centroids."""
         return assignment.squared_distances(latents, self.centroids)
 
+    def winners(self, inputs: Tensor) -> Tensor:
+        """Index `[B]` of the unit nearest to the latent of each of the inputs `[B, C, H, W]`."""
+        return self.distances(self.encode(inputs)).argmin(dim=1)
+
     def quantize(self, latents: Tensor) -> Tensor:
         """The nearest centroid `[B, D]` of each latent `[B, D]`."""
         return self.centroids[self.distances(latents).argmin(dim=1)]

@@ -27,7 +27,8 @@ class Job:
 
     runs: Runs
     seed: int
-    config: dict = field(default_factory=dict, repr=False)  # every value of the named config
+    config: dict = field(default_factory=dict, repr=False)  # every value that it should have
+    updates: list[str] = field(default_factory=list, repr=False)  # key=value that its named config does not have
     action: str = "start"  # start, resume, collect, or wait while it runs elsewhere
     folder: Path | None = None
     estimate: float = 0.0
@@ -99,8 +100,16 @@ def look_up(job: Job, setting: Setting) -> None:
         job.folder = max(interrupted, key=lambda folder: (folder / "checkpoint.pt").stat().st_mtime)
 
 
+def settle(job: Job, setting: Setting) -> None:
+    """`look_up`, once the heartbeat of a run that lives (or has just died) has fallen silent."""
+    look_up(job, setting)
+    while job.action == "wait":
+        time.sleep(1)
+        look_up(job, setting)
+
+
 def command(job: Job, setting: Setting) -> list[str]:
-    fresh = [job.runs.config_name, f"seed={job.seed}"]
+    fresh = [job.runs.config_name, f"seed={job.seed}", *job.updates]
     settings = [f"resume={relative(job.folder)}"] if job.action == "resume" else fresh
     settings += [f"tracking.runs_dir={relative(setting.runs_dir)}", f"compute.threads={setting.threads}"]
     return [

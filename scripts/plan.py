@@ -31,12 +31,17 @@ def load_experiment(name: str) -> Experiment:
         raise UserError(f"there is no experiment {name!r}: expected experiments/{name}.py") from error
 
 
-def resolve_config(experiment: Experiment, config_name: str, seed: int = 0) -> dict:
-    """Every value of a named config, as a run of it would store them; no run is started and no observer attached."""
+def resolve_config(experiment: Experiment, config_name: str, seed: int = 0, updates: dict | None = None) -> dict:
+    """Every value of a named config, as a run of it would store them; no run is started and no observer attached.
+
+    `updates` are nested values that differ from it.
+    """
     if config_name not in dict(experiment.gather_named_configs()):
         path = f"configs/{experiment.path}/{config_name}.yaml"
         raise UserError(f"{experiment.path} has no named config {config_name!r}: add {path}")
-    run = create_run(experiment, "print_config", {"seed": seed}, (config_name,), force=True, log_level="ERROR")
+    run = create_run(
+        experiment, "print_config", {"seed": seed} | (updates or {}), (config_name,), force=True, log_level="ERROR"
+    )
     return json.loads(json.dumps(run.config))
 
 

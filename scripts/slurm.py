@@ -19,7 +19,7 @@ from pathlib import Path
 from experiments.configuration import closest
 from experiments.errors import UserError
 from scripts.executors import Ended
-from scripts.jobs import Job, Setting, last_line, log_of, look_up, train
+from scripts.jobs import Job, Setting, last_line, log_of, settle, train
 from scripts.records import write_result
 
 import submitit
@@ -103,10 +103,7 @@ class Worker:
     process: subprocess.Popen | None = field(default=None, repr=False)
 
     def __call__(self) -> None:
-        look_up(self.job, self.setting)
-        while self.job.action == "wait":  # for the heartbeat of a former start to fall silent
-            time.sleep(1)
-            look_up(self.job, self.setting)
+        settle(self.job, self.setting)
         status = 0
         if self.job.action != "collect":
             self.process = train(self.job, self.setting)

@@ -151,6 +151,7 @@ def test_every_run_finishes_exactly_once(cluster, tmp_path, mongo_url, sweeps):
     assert sweep.said(f"the jobs go on in Slurm (to end them: scancel --name={array})")
     sweeps.append(sweep.start())
     local = Sweep(tmp_path / "local", os.environ.copy(), "--jobs", "1")
+    local.command = ["taskset", "-c", str(min(os.sched_getaffinity(0))), *local.command]  # one thread, as on the nodes
     sweeps.append(local.start())
 
     # The job is warned of its limit, the run saves its state, the job is requeued; then the controller is away.

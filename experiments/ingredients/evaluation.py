@@ -1,5 +1,6 @@
 """What every run reports: clustering, topology and reconstruction metrics by split, and the pictures of its map."""
 
+import math
 from collections.abc import Callable, Sequence
 
 from experiments.configuration import at_least
@@ -75,6 +76,12 @@ def evaluated_while_training(
     if epoch % every and epoch != epochs:
         return {}
     return parts if test_curve else {"validation": parts["validation"]}
+
+
+def check_map_size(map_size: Sequence[int], samples: int) -> None:
+    """Raise UserError if a map has more units than there are training samples."""
+    if math.prod(map_size) > samples:
+        raise UserError(f"model.map_size={list(map_size)} has more units than the {samples} samples: lower it")
 
 
 def map_metrics(latents: Tensor, labels: Tensor, centroids: Tensor, grid: Grid, topology: bool) -> dict[str, float]:

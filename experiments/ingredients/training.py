@@ -290,6 +290,7 @@ class Trainer:
     def _save(self, name: str = checkpoint.FILE_NAME) -> None:
         state = {
             "fingerprint": self.fingerprint,
+            "input_shape": list(self.inputs.shape[1:]),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "progress": vars(self.progress),

@@ -1,0 +1,302 @@
+"""Searches hyperparameters with Optuna; the best trial is the one with the best metric of the *validation* split.
+
+    python scripts/search.py searches/dpsom.yaml --trials 40
+    python scripts/search.py searches/dpsom.yaml --trials 40 --storage postgresql://host/optuna     many workers
+
+A search is a YAML file (see searches/): the experiment, the named config that every trial changes, the metric and the
+space. Its study lies in `runs/search/<name of the file>/`: `study.db` (SQLite, unless --storage names another database
+that Optuna supports), the trials' run folders, `best.yaml` and plots. The same command continues after an
+interruption: a trial that was interrupted or killed is taken up again from its checkpoint. Each worker is the same
+command, started once more.
+
+A trial that ends with an error of its own (not a number, a collapsed map) counts as pruned, one that dies is retried.
+Exit status: 0 all trials are done, 1 no trial ended with a metric, 2 a mistake in what was asked for, 130 interrupted.
+"""
+
+import argparse
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.errors import UserError
+from experiments.ingredients.observers import redact
+from scripts.jobs import ROOT, Job, Setting, last_line, log_of, relative, settle, train
+from scripts.plan import cores, git, load_experiment, resolve_config
+from scripts.records import read_json, write_result
+from scripts.rendering import Runs
+
+import matplotlib
+
+matplotlib.use("Agg")
+import optuna
+import yaml
+from optuna.trial import TrialState
+from tqdm import tqdm
+
+HEARTBEAT_SECONDS, GRACE_SECONDS = 20, 60  # a trial that is silent for so long has lost its worker
+MOST_RETRIES = 3
+KEYS = ("experiment", "config", "metric", "direction", "parameters")
+PLOTS = ("optimization_history", "param_importances", "slice", "parallel_coordinate")
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is searched: the fields of a file in searches/."""
+
+    name: str
+    experiment: str
+    config: str
+    metric: str
+    direction: str
+    parameters: dict[str, dict[str, Any]]
+
+    @classmethod
+    def read(cls, path: Path) -> "Search":
+        """The search in a file.
+
+        Raises:
+            UserError: it is unreadable, lacks a key, or would choose by anything but the validation split.
+        """
+        try:
+            content = yaml.safe_load(path.read_text())
+        except (OSError, yaml.YAMLError) as error:
+            raise UserError(f"cannot read the search {path}: {' '.join(str(error).split())}") from error
+        if not isinstance(content, dict) or set(content) != set(KEYS):
+            raise UserError(f"{path} must have exactly these keys: {', '.join(KEYS)}")
+        search = cls(path.stem, **content)
+        if not str(search.metric).startswith("validation/"):
+            raise UserError(f"{path}: metric {search.metric!r} is no metric of the validation split (validation/...)")
+        if search.direction not in ("maximize", "minimize"):
+            raise UserError(f"{path}: direction is {search.direction!r}: write maximize or minimize")
+        for key in search.parameters:
+            search.distribution(key)
+        return search
+
+    def distribution(self, key: str) -> optuna.distributions.BaseDistribution:
+        """Of one parameter: `{choices: [...]}`, or `{low:, high:}` with `log: true` or `step:`; integers stay integers.
+
+        Raises:
+            UserError: it is written otherwise.
+        """
+        entry = self.parameters[key]
+        try:
+            if set(entry) == {"choices"}:
+                return optuna.distributions.CategoricalDistribution(entry["choices"])
+            whole = all(type(entry[name]) is int for name in ("low", "high"))
+            kind = optuna.distributions.IntDistribution if whole else optuna.distributions.FloatDistribution
+            return kind(**entry)
+        except (TypeError, KeyError, ValueError) as error:
+            raise UserError(
+                f"{key}: {entry} is no space ({error}): write choices: [...], or low:, high: and maybe log: or step:"
+            ) from error
+
+    def suggest(self, trial: optuna.Trial, key: str) -> Any:
+        space = self.distribution(key)
+        if isinstance(space, optuna.distributions.CategoricalDistribution):
+            return trial.suggest_categorical(key, space.choices)
+        number = trial.suggest_int if isinstance(space, optuna.distributions.IntDistribution) else trial.suggest_float
+        return number(key, space.low, space.high, step=space.step, log=space.log)
+
+    def resolved(self, parameters: dict[str, Any], seed: int) -> dict[str, Any]:
+        """Every value of the configuration with these parameters; UserError when it is none."""
+        return resolve_config(load_experiment(self.experiment), self.config, seed, nested(parameters))
+
+    def check(self, seed: int) -> None:
+        """UserError when the configuration does not know a parameter or would not take its first or last value."""
+        for key in self.parameters:
+            space = self.distribution(key)
+            choices = isinstance(space, optuna.distributions.CategoricalDistribution)
+            for value in space.choices if choices else (space.low, space.high):
+                self.resolved({key: value}, seed)
+
+
+def nested(flat: dict[str, Any]) -> dict[str, Any]:
+    """{"model.alpha": 10} -> {"model": {"alpha": 10}}."""
+    tree: dict[str, Any] = {}
+    for key, value in flat.items():
+        *groups, name = key.split(".")
+        branch = tree
+        for group in groups:
+            branch = branch.setdefault(group, {})
+        branch[name] = value
+    return tree
+
+
+class Study:
+    """A search, where it is stored, and what has been tried so far."""
+
+    def __init__(self, search: Search, folder: Path, storage: str | None, seed: int, threads: int):
+        self.search, self.folder, self.seed = search, folder, seed
+        self.threads, self.commit = threads, git("rev-parse", "HEAD")
+        folder.mkdir(parents=True, exist_ok=True)
+        self.retry = optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=MOST_RETRIES)
+        url = storage or f"sqlite:///{folder / 'study.db'}"
+        try:
+            database = optuna.storages.RDBStorage(
+                url,
+                heartbeat_interval=HEARTBEAT_SECONDS,
+                grace_period=GRACE_SECONDS,
+                heartbeat_stale_trial_callback=self.retry,
+            )
+            self.study = optuna.create_study(
+                storage=database, study_name=search.name, direction=search.direction, load_if_exists=True
+            )
+        except Exception as error:  # each database has its own
+            reason = redact(" ".join(str(error).split()))
+            raise UserError(
+                f"cannot use the storage {redact(url)} ({reason}): check its URL and that it runs"
+            ) from error
+        about = {"experiment": search.experiment, "config": search.config, "metric": search.metric, "seed": seed}
+        former = self.study.user_attrs.get("search")
+        if former not in (None, about):
+            raise UserError(f"the study {search.name} was begun with {former}: rename {search.name}.yaml or delete it")
+        self.study.set_user_attr("search", about)
+
+    def count(self, *states: TrialState) -> int:
+        return len(self.study.get_trials(deepcopy=False, states=states))
+
+    def run(self, trials: int) -> None:
+        """Until `trials` trials are done, here or by other workers."""
+        with tqdm(total=trials, unit="trial", desc=self.search.name) as bar:
+            while (done := self.count(TrialState.COMPLETE, TrialState.PRUNED)) < trials:
+                bar.update(done - bar.n)
+                optuna.storages.fail_stale_trials(self.study)
+                if done + self.count(TrialState.RUNNING) < trials:
+                    self.study.optimize(self.objective, n_trials=1, callbacks=[tell])
+                else:
+                    time.sleep(1)  # for other workers, or until a lost one is noticed
+            bar.update(done - bar.n)
+
+    def objective(self, trial: optuna.Trial) -> float:
+        """Trains one configuration and returns its metric; Ctrl-C puts the trial back into the queue."""
+        try:
+            return self.metric_of(trial)
+        except KeyboardInterrupt:
+            self.retry(self.study, self.study.get_trials(deepcopy=False)[trial.number])
+            raise
+
+    def metric_of(self, trial: optuna.Trial) -> float:
+        parameters = {key: self.search.suggest(trial, key) for key in self.search.parameters}
+        number = trial.system_attrs.get("failed_trial", trial.number)  # of the trial that this one takes up again
+        runs = Runs(self.search.experiment, self.search.config, ((1, 1),), 0.0)
+        job = Job(runs, self.seed, self.search.resolved(parameters, self.seed))
+        job.updates = [f"{key}={value!r}" for key, value in parameters.items()]
+        setting = Setting(self.folder / "trials" / str(number), self.threads, self.commit)
+        settle(job, setting)
+        while job.action != "collect":
+            status = finish(train(job, setting))
+            settle(job, setting)
+            if status > 0 or (status < 0 and job.deaths == MOST_RETRIES):
+                trial.set_user_attr("error", last_line(log_of(job, setting)))
+                raise optuna.TrialPruned
+            job.deaths += 1
+        metrics = read_json(job.folder / "record.json")["metrics"]
+        if self.search.metric not in metrics:
+            names = ", ".join(name for name in metrics if name.startswith("validation/"))
+            raise UserError(f"{self.search.experiment} has no metric {self.search.metric}: there are {names}")
+        return metrics[self.search.metric]
+
+    def export_best(self) -> Path:
+        """Writes the best trial as a YAML of the experiment; returns its path."""
+        best, search = self.study.best_trial, self.search
+        base = ROOT / "configs" / search.experiment / f"{search.config}.yaml"
+        content = merged(yaml.safe_load(base.read_text()) or {}, nested(best.params))
+        path = self.folder / "best.yaml"
+        header = [
+            f"# Best of {self.count(TrialState.COMPLETE)} trials of the search {search.name}, which changed "
+            f"{', '.join(search.parameters)} of {search.config}.",
+            f"# {search.metric} {best.value:.4f} with seed {self.seed}; the test split was not looked at.",
+            f"# python experiments/{search.experiment}.py with {relative(path)}",
+        ]
+        write_result(path, ("\n".join(header) + "\n" + yaml.safe_dump(content, sort_keys=False)).encode())
+        return path
+
+    def draw(self) -> None:
+        """Optuna's plots of the study as PNG files."""
+        figures = self.folder / "figures"
+        figures.mkdir(exist_ok=True)
+        for name in PLOTS:
+            if name == "param_importances" and self.count(TrialState.COMPLETE) < 2:
+                continue
+            axes = getattr(optuna.visualization.matplotlib, f"plot_{name}")(self.study)
+            figure = matplotlib.pyplot.gcf() if not hasattr(axes, "figure") else axes.figure
+            figure.savefig(figures / f"{name}.png", dpi=120, bbox_inches="tight")
+            matplotlib.pyplot.close(figure)
+
+
+def finish(process: subprocess.Popen) -> int:
+    """The exit status of a training, which on Ctrl-C saves its state first."""
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.send_signal(signal.SIGINT)
+        process.wait()
+        raise
+
+
+def tell(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+    """One line about a trial that has ended."""
+    found = f"{trial.value:.4f}" if trial.value is not None else trial.user_attrs.get("error", trial.state.name.lower())
+    tqdm.write(f"trial {trial.number}: {found}  {trial.params}", file=sys.stderr)
+
+
+def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the nested `changes`."""
+    result = dict(base)
+    for key, value in changes.items():
+        result[key] = merged(result.get(key) or {}, value) if isinstance(value, dict) else value
+    return result
+
+
+def main(arguments: list[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parser = argparse.ArgumentParser(description="Search hyperparameters on the validation split.")
+    parser.add_argument("search", type=Path, help="file such as searches/dpsom.yaml")
+    parser.add_argument("--trials", type=int, default=20, help="trials of the whole study (default: 20)")
+    parser.add_argument("--seed", type=int, default=0, help="of every trial (default: 0)")
+    parser.add_argument(
+        "--storage", metavar="URL", help="database of Optuna's (default: study.db in the study's folder)"
+    )
+    parser.add_argument(
+        "--folder", type=Path, default=ROOT / "runs" / "search", help="of studies (default: runs/search)"
+    )
+    parser.add_argument("--threads", type=int, default=cores(), help="of each trial (default: all cores)")
+    options = parser.parse_args(arguments)
+
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        if options.trials < 1:
+            raise UserError(f"--trials {options.trials}: at least 1 is needed")
+        search = Search.read(options.search)
+        search.check(options.seed)
+        study = Study(search, options.folder.absolute() / search.name, options.storage, options.seed, options.threads)
+        study.run(options.trials)
+        if not study.count(TrialState.COMPLETE):
+            print("error: every trial failed; trials/*/logs/ in the study's folder say why", file=sys.stderr)
+            return 1
+        best = study.export_best()
+        study.draw()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        again = shlex.join(["python", "scripts/search.py", *arguments])
+        print(f"interrupted; the trial has saved its state, continue with: {redact(again)}", file=sys.stderr)
+        return 130
+    print(f"best: {study.search.metric} {study.study.best_value:.4f} -> {relative(best)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

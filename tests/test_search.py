@@ -1,0 +1,179 @@
+"""scripts/search.py: the space, selection on the validation split, resuming after a kill, the exported best trial."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from experiments import topography
+from experiments.errors import UserError
+from scripts import search
+from scripts.plan import resolve_config
+from scripts.search import Search, nested
+
+import optuna
+import pytest
+import yaml
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+FAST = ROOT / "searches" / "fast.yaml"
+
+DRIVER = """
+import sys
+from scripts import jobs, search
+jobs.HEARTBEAT_SECONDS = 12  # Sacred's heart beats every 10 seconds
+search.HEARTBEAT_SECONDS, search.GRACE_SECONDS = 1, 3
+sys.exit(search.main(sys.argv[1:]))
+"""
+
+
+def start(*arguments: str) -> subprocess.Popen:
+    command = [sys.executable, "-c", DRIVER, *arguments, "--threads", "1"]
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def study_of(folder: Path) -> optuna.Study:
+    return optuna.load_study(study_name=folder.name, storage=f"sqlite:///{folder / 'study.db'}")
+
+
+def write(path: Path, **changes) -> Path:
+    content = yaml.safe_load(FAST.read_text()) | changes
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def wait_for(condition, seconds: float = 120):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if value := condition():
+            return value
+        time.sleep(0.02)
+    raise AssertionError("never happened")
+
+
+def kill(process: subprocess.Popen, folder: Path) -> None:
+    """Kills the search and the training that it has started."""
+    process.kill()
+    process.wait()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if f"runs_dir={folder}".encode() in path.read_bytes():
+                os.kill(int(path.parent.name), signal.SIGKILL)
+
+
+def test_a_killed_search_goes_on_and_exports_its_best_trial(tmp_path):
+    folder = tmp_path / "fast"
+    arguments = [str(FAST), "--trials", "2", "--folder", str(tmp_path)]
+    process = start(*arguments)
+    checkpoint = folder / "trials" / "0" / "topography" / "1" / "checkpoint.pt"
+    wait_for(checkpoint.exists)
+    kill(process, folder)
+    assert [trial.state.name for trial in study_of(folder).trials] == ["RUNNING"]
+
+    process = start(*arguments)
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    lost, *tried = study_of(folder).trials
+    assert (lost.state.name, [trial.state.name for trial in tried]) == ("FAIL", ["COMPLETE"] * 2)
+    assert lost.params in [trial.params for trial in tried], "the lost trial was not taken up again"
+    resumed = json.loads((folder / "trials" / "0" / "topography" / "2" / "run.json").read_text())
+    assert resumed["info"]["resumed_from"].endswith("trials/0/topography/1")
+
+    records = [json.loads(path.read_text()) for path in folder.glob("trials/*/topography/*/record.json")]
+    values = {record["metrics"]["validation/quantization_error"] for record in records}
+    assert {trial.value for trial in tried} == values
+    best = min(tried, key=lambda trial: trial.value)
+    assert f"best: validation/quantization_error {best.value:.4f}" in output
+    exported = yaml.safe_load((folder / "best.yaml").read_text())
+    base = yaml.safe_load((ROOT / "configs" / "topography" / "fast.yaml").read_text())
+    assert exported == search.merged(base, nested(best.params))
+    text = (folder / "best.yaml").read_text()
+    assert f"{best.value:.4f} with seed 0" in text
+    pictures = {path.stem for path in (folder / "figures").glob("*.png") if Image.open(path).width > 300}
+    assert pictures == set(search.PLOTS)
+
+    process = start(*arguments)
+    assert process.wait(timeout=120) == 0
+    assert len(study_of(folder).trials) == 3, "a study that is done trains nothing"
+
+
+def test_the_best_configuration_is_one_of_the_experiments(tmp_path):
+    path = tmp_path / "best.yaml"
+    path.write_text(yaml.safe_dump(search.merged({"data": {"name": "digits"}}, {"training": {"optimizer": "sgd"}})))
+    topography.ex.add_named_config("best", str(path))
+    assert resolve_config(topography.ex, "best")["training"]["optimizer"] == "sgd"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "searches").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_search_is_sound(path):
+    found = Search.read(path)
+    found.check(seed=0)
+    assert f"searches/{path.name}" in path.read_text(), "its command"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"metric": "test/purity"}, "metric 'test/purity' is no metric of the validation split"),
+        ({"direction": "up"}, "direction is 'up'"),
+        ({"pruner": "median"}, "must have exactly these keys: experiment, config, metric"),
+        ({"config": "quick"}, "no named config 'quick'"),
+        ({"experiment": "topografy"}, "no experiment 'topografy'"),
+        ({"parameters": {"training.learning_rat": {"low": 0.1, "high": 0.2}}}, "unknown configuration key"),
+        ({"parameters": {"training.learning_rate": {"low": -0.1, "high": 0.2}}}, "must be a number, greater than 0"),
+        ({"parameters": {"training.optimizer": {"choices": ["adam", "lion"]}}}, "training.optimizer is 'lion'"),
+        ({"parameters": {"training.learning_rate": {"low": 0.3, "high": 0.2}}}, "is no space"),
+        ({"parameters": {"training.learning_rate": {"high": 0.2}}}, "is no space"),
+    ],
+)
+def test_a_mistake_in_a_search_is_one_line_before_any_trial(tmp_path, capsys, changes, message):
+    path = write(tmp_path / "wrong.yaml", **changes)
+    assert search.main([str(path), "--folder", str(tmp_path / "studies")]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "studies").exists()
+
+
+def test_a_storage_that_does_not_answer_is_one_line_without_its_password(tmp_path, capsys):
+    storage = "sqlite:////nowhere/at/all/study.db"
+    assert search.main([str(FAST), "--folder", str(tmp_path), "--storage", storage]) == 2
+    assert "cannot use the storage sqlite:////nowhere" in capsys.readouterr().err
+    assert search.main([str(FAST), "--folder", str(tmp_path), "--storage", "nosuch://user:pAssw0rd@host/db"]) == 2
+    error = capsys.readouterr().err
+    assert "cannot use the storage nosuch://***@host/db" in error
+    assert "pAssw0rd" not in error
+
+
+def test_another_search_does_not_join_a_study(tmp_path):
+    found = Search.read(FAST)
+    search.Study(found, tmp_path / "fast", None, 0, 1)
+    with pytest.raises(UserError, match="the study fast was begun with"):
+        search.Study(found, tmp_path / "fast", None, 1, 1)
+
+
+def test_a_trial_that_fails_by_itself_is_pruned_and_one_that_dies_is_retried(tmp_path, monkeypatch):
+    study = search.Study(Search.read(FAST), tmp_path / "fast", None, 0, 1)
+    started = []
+
+    def train(script: str):
+        def begin(job, setting):
+            started.append(job)
+            return subprocess.Popen(["sh", "-c", script])
+
+        return begin
+
+    monkeypatch.setattr(search, "train", train("exit 2"))
+    study.run(1)
+    monkeypatch.setattr(search, "train", train("kill -9 $$"))
+    study.run(2)
+    assert [trial.state.name for trial in study.study.trials] == ["PRUNED", "PRUNED"]
+    assert len(started) == 1 + 1 + search.MOST_RETRIES
+    assert study.study.trials[0].user_attrs["error"] == "it left no log"
