@@ -14,6 +14,7 @@ Exit status: 0 all trials are done, 1 no trial ended with a metric, 2 a mistake 
 """
 
 import argparse
+import io
 import shlex
 import signal
 import subprocess
@@ -31,18 +32,18 @@ from scripts.plan import cores, git, load_experiment, resolve_config
 from scripts.records import read_json, write_result
 from scripts.rendering import Runs
 
-import matplotlib
-
-matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
 import optuna
 import yaml
+from matplotlib.ticker import NullFormatter
 from optuna.trial import TrialState
 from tqdm import tqdm
 
 HEARTBEAT_SECONDS, GRACE_SECONDS = 20, 60  # a trial that is silent for so long has lost its worker
 MOST_RETRIES = 3
 KEYS = ("experiment", "config", "metric", "direction", "parameters")
-PLOTS = ("optimization_history", "param_importances", "slice", "parallel_coordinate")
+PLOTS = ("optimization_history", "slice", "param_importances")
 
 
 @dataclass(frozen=True)
@@ -178,15 +179,19 @@ class Study:
         try:
             return self.metric_of(trial)
         except KeyboardInterrupt:
-            self.retry(self.study, self.study.get_trials(deepcopy=False)[trial.number])
+            self.retry(self.study, self.frozen(trial))
             raise
+
+    def frozen(self, trial: optuna.Trial) -> optuna.trial.FrozenTrial:
+        return self.study.get_trials(deepcopy=False)[trial.number]
 
     def metric_of(self, trial: optuna.Trial) -> float:
         parameters = {key: self.search.suggest(trial, key) for key in self.search.parameters}
-        number = trial.system_attrs.get("failed_trial", trial.number)  # of the trial that this one takes up again
+        taken_up = self.retry.retried_trial_number(self.frozen(trial))
+        number = trial.number if taken_up is None else taken_up
         runs = Runs(self.search.experiment, self.search.config, ((1, 1),), 0.0)
         job = Job(runs, self.seed, self.search.resolved(parameters, self.seed))
-        job.updates = [f"{key}={value!r}" for key, value in parameters.items()]
+        job.updates = [f"{key}={value!r}" for key, value in parameters.items()] + ["tracking.figures=False"]
         setting = Setting(self.folder / "trials" / str(number), self.threads, self.commit)
         settle(job, setting)
         while job.action != "collect":
@@ -219,15 +224,17 @@ class Study:
 
     def draw(self) -> None:
         """Optuna's plots of the study as PNG files."""
-        figures = self.folder / "figures"
-        figures.mkdir(exist_ok=True)
         for name in PLOTS:
             if name == "param_importances" and self.count(TrialState.COMPLETE) < 2:
                 continue
-            axes = getattr(optuna.visualization.matplotlib, f"plot_{name}")(self.study)
-            figure = matplotlib.pyplot.gcf() if not hasattr(axes, "figure") else axes.figure
-            figure.savefig(figures / f"{name}.png", dpi=120, bbox_inches="tight")
-            matplotlib.pyplot.close(figure)
+            plot = getattr(optuna.visualization.matplotlib, f"plot_{name}")
+            axes = np.ravel(plot(self.study, target_name=self.search.metric))
+            for axis in axes:  # on short logarithmic axes these labels lie upon one another
+                axis.xaxis.set_minor_formatter(NullFormatter())
+            buffer = io.BytesIO()
+            axes[0].figure.savefig(buffer, format="png", dpi=120, bbox_inches="tight")
+            write_result(self.folder / "figures" / f"{name}.png", buffer.getvalue())
+            plt.close(axes[0].figure)
 
 
 def finish(process: subprocess.Popen) -> int:
@@ -274,7 +281,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     signal.signal(signal.SIGTERM, interrupt)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         if options.trials < 1:
             raise UserError(f"--trials {options.trials}: at least 1 is needed")

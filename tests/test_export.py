@@ -58,6 +58,7 @@ def test_the_program_assigns_the_same_units_to_any_batch(exported, batch):
     assert torch.equal(program(inputs), load_exported(folder).winners(inputs))
 
 
+@pytest.mark.parametrize("exported", ["dpsom"], indirect=True)
 def test_the_program_needs_nothing_of_this_repository(exported, tmp_path):
     run_folder, folder = exported
     inputs = samples(run_folder, 5)

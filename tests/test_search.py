@@ -49,7 +49,7 @@ def write(path: Path, **changes) -> Path:
     return path
 
 
-def wait_for(condition, seconds: float = 120):
+def wait_for(condition, seconds: float = 300):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if value := condition():
@@ -78,7 +78,7 @@ def test_a_killed_search_goes_on_and_exports_its_best_trial(tmp_path):
     assert [trial.state.name for trial in study_of(folder).trials] == ["RUNNING"]
 
     process = start(*arguments)
-    output, errors = process.communicate(timeout=300)
+    output, errors = process.communicate(timeout=500)
     assert process.returncode == 0, errors
     lost, *tried = study_of(folder).trials
     assert (lost.state.name, [trial.state.name for trial in tried]) == ("FAIL", ["COMPLETE"] * 2)

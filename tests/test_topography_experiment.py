@@ -85,7 +85,7 @@ def test_interrupted_and_resumed_it_ends_with_the_same_numbers(tmp_path, monkeyp
             "training.optimizer=rmsprop",
             "training.optimizer is 'rmsprop': it must be a string, one of 'adam', 'sgd'",
         ),
-        ("model.map_size='[10, 21]'", "model.map_size=[10, 21] has more units than the 200 training samples: make"),
+        ("model.map_size='[10, 21]'", "model.map_size=[10, 21] has more units than the 200 samples: lower"),
         ("training.learning_rate=1e30", "is not finite in map epoch 1: lower training.learning_rate"),
     ],
 )
