@@ -1,6 +1,7 @@
 """An exported model is the trained one: same weights, same outputs, same units; with and without this repository."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from scripts.export import build_model, load_exported, trained
 import pytest
 import torch
 
+ROOT = Path(__file__).resolve().parents[1]
 EXPERIMENTS = {"dpsom": dpsom.ex, "somvae": somvae.ex, "topography": topography.ex}
 
 
@@ -56,6 +58,16 @@ def test_the_program_assigns_the_same_units_to_any_batch(exported, batch):
     inputs = samples(run_folder, batch)
     program = torch.export.load(folder / "units.pt2").module()
     assert torch.equal(program(inputs), load_exported(folder).winners(inputs))
+
+
+def test_the_readme_loads_it_in_five_lines(exported):
+    run_folder, folder = exported
+    shape = trained(run_folder)[2]["input_shape"]
+    (snippet,) = re.findall(r"```python\n(import torch\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len([line for line in snippet.splitlines() if line]) <= 5
+    names: dict = {}
+    exec(snippet.replace("exported/mnist", str(folder)).replace("1, 28, 28", ", ".join(map(str, shape))), names)
+    assert names["units"].shape == (16,)
 
 
 @pytest.mark.parametrize("exported", ["dpsom"], indirect=True)
