@@ -1,9 +1,9 @@
 """Searches hyperparameters with Optuna; the best trial is the one with the best metric of the *validation* split.
 
-    python scripts/search.py searches/dpsom.yaml --trials 40
-    python scripts/search.py searches/dpsom.yaml --trials 40 --storage postgresql://host/optuna     many workers
+    python scripts/search.py configs/searches/dpsom.yaml --trials 40
+    python scripts/search.py configs/searches/dpsom.yaml --trials 40 --storage postgresql://host/optuna     many workers
 
-A search is a YAML file (see searches/): the experiment, the named config that every trial changes, the metric and the
+A search is a YAML file (see configs/searches/): the experiment, the named config that every trial changes, the metric and the
 space. Its study lies in `runs/search/<name of the file>/`: `study.db` (SQLite, unless --storage names another database
 that Optuna supports), the trials' run folders, `best.yaml` and plots. The same command continues after an
 interruption: a trial that was interrupted or killed is taken up again from its checkpoint. Each worker is the same
@@ -48,7 +48,7 @@ PLOTS = ("optimization_history", "slice", "param_importances")
 
 @dataclass(frozen=True)
 class Search:
-    """What is searched: the fields of a file in searches/."""
+    """What is searched: the fields of a file in configs/searches/."""
 
     name: str
     experiment: str
@@ -264,7 +264,7 @@ def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(description="Search hyperparameters on the validation split.")
-    parser.add_argument("search", type=Path, help="file such as searches/dpsom.yaml")
+    parser.add_argument("search", type=Path, help="file such as configs/searches/dpsom.yaml")
     parser.add_argument("--trials", type=int, default=20, help="trials of the whole study (default: 20)")
     parser.add_argument("--seed", type=int, default=0, help="of every trial (default: 0)")
     parser.add_argument(

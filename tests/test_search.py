@@ -21,7 +21,7 @@ import yaml
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
-FAST = ROOT / "searches" / "fast.yaml"
+FAST = ROOT / "configs" / "searches" / "fast.yaml"
 
 DRIVER = """
 import sys
@@ -111,11 +111,11 @@ def test_the_best_configuration_is_one_of_the_experiments(tmp_path):
     assert resolve_config(topography.ex, "best")["training"]["optimizer"] == "sgd"
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "searches").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "searches").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_search_is_sound(path):
     found = Search.read(path)
     found.check(seed=0)
-    assert f"searches/{path.name}" in path.read_text(), "its command"
+    assert f"configs/searches/{path.name}" in path.read_text(), "its command"
 
 
 @pytest.mark.parametrize(
