@@ -14,7 +14,10 @@ from sacred.arg_parser import get_config_updates
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
-CONFIGS = sorted((path.parent.name, path.stem) for path in (ROOT / "configs").glob("*/*.yaml"))
+EXPERIMENTS = sorted(
+    path.stem for path in (ROOT / "experiments").glob("*.py") if (ROOT / "configs" / path.stem).is_dir()
+)
+CONFIGS = [(name, path.stem) for name in EXPERIMENTS for path in sorted((ROOT / "configs" / name).glob("*.yaml"))]
 QUIETLY = {"--force": True, "--loglevel": "ERROR"}
 COMMANDS = re.findall(r"^python experiments/(\w+)\.py (.*?)(?: {2,}#.*)?$", README, re.MULTILINE)
 
