@@ -14,9 +14,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
+from types import SimpleNamespace
 
 from experiments.configuration import at_least, between, one_of, optional, text
 from experiments.errors import UserError
+from experiments.ingredients.image_folder import read_pictures
 
 import numpy as np
 import torch
@@ -29,15 +31,18 @@ from torch.nn import functional
 PROJECT_FOLDER = Path(__file__).resolve().parents[2]
 SPLIT_SEED = 42  # ratschlab/dpsom: train_test_split(..., random_state=42), whatever the seed of the run
 UNUSED_FRACTION, LAST_FRACTION = 1 / 12, 1 / 6  # ratschlab/SOM-VAE: MNIST's first 5,000 images and its last 10,000
-DIGITS_TEST_FRACTION = 0.2  # scikit-learn's digits come without a test set
+TEST_FRACTION = 0.2  # of sets that come without a test set, such as scikit-learn's digits
+CIFAR10_SITE = "https://www.cs.toronto.edu/~kriz/"
 SCALINGS = ("per_image_max", "unit")
 DOWNLOAD_TIMEOUT = 30.0  # seconds without an answer; torchvision itself would wait for ever
 
 data = Ingredient("data", save_git_info=False)
 data.add_config(
     {
-        "name": "digits",  # data set: digits (bundled with scikit-learn), mnist, fmnist or square (generated)
-        "root": "data",  # folder of the downloaded files; a relative path starts at the project folder
+        # digits (bundled with scikit-learn), mnist, fmnist, cifar10, image_folder (your own), square (generated)
+        "name": "digits",
+        # folder of the downloaded files, or of an image folder's classes; a relative path starts at the project folder
+        "root": "data",
         "scaling": "per_image_max",  # each image by its own maximum (as the originals); unit: all by 255 (digits: 16)
         "validation_fraction": 0.15,  # share of the training set held out at random; None: its last sixth, as SOM-VAE
         "image_size": None,  # height and width to resize to, bilinearly; None keeps the set's own
@@ -174,7 +179,7 @@ def read_digits(root: Path) -> RawDataset:
     digits = load_digits()
     inputs = torch.from_numpy(digits.images.astype(np.uint8)).unsqueeze(1)
     labels = torch.from_numpy(digits.target.astype(np.int64))
-    train, test = split_indices(len(labels), DIGITS_TEST_FRACTION)
+    train, test = split_indices(len(labels), TEST_FRACTION)
     return RawDataset(
         train_inputs=inputs[train],
         train_labels=labels[train],
@@ -236,11 +241,59 @@ def read_torchvision_idx(class_name: str, root: Path) -> RawDataset:
     )
 
 
+def read_cifar10(root: Path) -> RawDataset:
+    """CIFAR-10 from `<root>/cifar-10-python.tar.gz`, downloaded there when missing and compared with its checksum."""
+    datasets = import_torchvision_datasets()
+    archive = root / datasets.CIFAR10.filename
+    source = SimpleNamespace(mirrors=[CIFAR10_SITE], resources=[(archive.name, datasets.CIFAR10.tgz_md5)])
+    _require_original_file(archive, datasets.CIFAR10.tgz_md5, source)
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            datasets.utils.extract_archive(archive, scratch)
+            train, test = (datasets.CIFAR10(scratch, train=train) for train in (True, False))
+    except OSError as error:
+        raise UserError(
+            f"cannot unpack {archive} into {tempfile.gettempdir()} ({_one_line(error)}): "
+            "free some space there, or name another folder in the environment variable TMPDIR"
+        ) from error
+    (train_inputs, train_labels), (test_inputs, test_labels) = (
+        (torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part.targets))
+        for part in (train, test)
+    )
+    return RawDataset(train_inputs, train_labels, test_inputs, test_labels, tuple(train.classes), maximum=255.0)
+
+
+def read_image_folder(root: Path) -> RawDataset:
+    """Pictures in a folder for each class: in `<root>/train` and `<root>/test`, or in `root` itself.
+
+    Without a `test` folder a fixed fifth is held out for testing, as of the digits.
+
+    Raises:
+        UserError: see `read_pictures`; training and test set have different classes or kinds of pictures.
+    """
+    whole = root if not (root / "train").is_dir() else root / "train"
+    pictures = read_pictures(whole)
+    inputs, labels = torch.from_numpy(pictures.inputs), torch.from_numpy(pictures.labels)
+    if whole == root or not (root / "test").is_dir():
+        train, test = split_indices(len(labels), TEST_FRACTION)
+        parts = inputs[train], labels[train], inputs[test], labels[test]
+    else:
+        held_out = read_pictures(root / "test")
+        if held_out.classes != pictures.classes or held_out.inputs.shape[1:] != pictures.inputs.shape[1:]:
+            raise UserError(
+                f"{root / 'train'} and {root / 'test'} differ in their classes or in the size or mode of their pictures"
+            )
+        parts = inputs, labels, torch.from_numpy(held_out.inputs), torch.from_numpy(held_out.labels)
+    return RawDataset(*parts, classes=pictures.classes, maximum=255.0)
+
+
 READERS: dict[str, Callable[[Path], RawDataset]] = {
     "digits": read_digits,
     "square": read_square,
     "mnist": partial(read_torchvision_idx, "MNIST"),
     "fmnist": partial(read_torchvision_idx, "FashionMNIST"),
+    "cifar10": read_cifar10,
+    "image_folder": read_image_folder,
 }
 
 
@@ -274,7 +327,7 @@ def import_torchvision_datasets():
     return torchvision.datasets
 
 
-def _require_original_file(path: Path, md5: str, dataset_class: type) -> None:
+def _require_original_file(path: Path, md5: str, dataset_class: type | SimpleNamespace) -> None:
     """Download `path` when it is missing; raise UserError unless it is then the file with this checksum."""
     utils = import_torchvision_datasets().utils
     try:
@@ -292,7 +345,7 @@ def _require_original_file(path: Path, md5: str, dataset_class: type) -> None:
         ) from error
 
 
-def _download(path: Path, md5: str, dataset_class: type) -> None:
+def _download(path: Path, md5: str, dataset_class: type | SimpleNamespace) -> None:
     """Fetch `path` from the first mirror that delivers it; it appears in its folder complete or not at all."""
     utils = import_torchvision_datasets().utils
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -209,6 +209,51 @@ def reconstructions(originals: np.ndarray, reconstructed: np.ndarray) -> Figure:
 
 
 @matplotlib.rc_context(STYLE)
+def picture_rows(title: str, note: str, rows: Mapping[str, np.ndarray]) -> Figure:
+    """Rows of pictures, each [N, C, H, W] under its name; ValueError unless all are of one shape."""
+    shapes = {np.shape(pictures) for pictures in rows.values()}
+    if len(shapes) != 1:
+        raise ValueError(f"rows of pictures need one shape, not {sorted(shapes)}")
+    pictures = np.stack(list(rows.values())).astype(np.float64)
+    cell = min(0.9, 12 / pictures.shape[1])
+    height = cell * len(rows) * pictures.shape[3] / pictures.shape[4]
+    left = 0.2 + 0.075 * max(map(len, rows))
+    figure, top = _figure(left + cell * pictures.shape[1] + RIGHT, height - 0.3, title, note)
+    axes = _place(figure, left, top, cell * pictures.shape[1], height)
+    _draw_pictures(axes, pictures)
+    axes.set_xticks([])
+    axes.set_yticks(range(len(rows)), list(rows))
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def activation_maps(inputs: np.ndarray, weights: np.ndarray, grid: Grid) -> Figure:
+    """Each of the `inputs` [N, C, H, W] above the `weights` [maps, N, K] that it gives to the units of each map."""
+    inputs, weights = np.asarray(inputs), np.asarray(weights)
+    maps, number, units = weights.shape
+    if units != grid.size or number != len(inputs):
+        raise ValueError(f"weights {weights.shape} do not fit {len(inputs)} inputs and a map of {grid.size} units")
+    cell, gap, left = 0.95, 0.08, 0.8
+    across, down = cell * inputs.shape[3] / inputs.shape[2], cell * grid.shape[0] / grid.shape[1]
+    height = cell + maps * (down + gap)
+    note = "each input above the share that each unit of a block's map has in it; bright: the largest of that map"
+    figure, top = _figure(left + number * (cell + gap) + RIGHT, height - 0.3, "Activation maps", note)
+    for column in range(number):
+        x = left + column * (cell + gap)
+        axes = _place(figure, x, top, min(across, cell), cell)
+        _draw_pictures(axes, inputs[None, column : column + 1])
+        axes.set(xticks=[], yticks=[])
+        for row in range(maps):
+            axes = _place(figure, x, top - cell - gap - row * (down + gap), cell, down)
+            axes.imshow(weights[row, column].reshape(grid.shape), cmap=COLOUR_MAP, vmin=0, aspect="auto")
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
+            if column == 0:
+                axes.set_ylabel(f"block {row + 1}", rotation=0, ha="right", va="center")
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
 def learning_curves(curve: Curve, metrics: Sequence[str]) -> Figure:
     """One panel per metric over the epochs of all phases.
 

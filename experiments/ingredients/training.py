@@ -53,6 +53,7 @@ RULES = {
 
 Terms = dict[str, Tensor]
 FAILED_FILE_NAME = "failed.pt"
+SHOWN = ("loss", "validation/classifier_accuracy", "validation/nmi_geometric", "validation/purity")  # in the bar
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ class Update:
 
     Attributes:
         loss: called with the batch's columns by name; returns scalar terms, the one called `loss` is minimised.
-        learning_rates: spread evenly over the phase's epochs, each decayed by `training.decay_factor`.
+        learning_rates: spread evenly over the phase's epochs (more than there are epochs: over its steps), each decayed
+            by `training.decay_factor`.
         schedules: further values that the loss takes by name, as scalar tensors; spread as the learning rates are.
     """
 
@@ -186,17 +188,13 @@ class Trainer:
         self.bar.set_description(f"{phase.name} {self.progress.epoch + 1}/{phase.epochs}")
         if self.epoch is None:
             self.epoch = Epoch(self._order(), phase.columns() if phase.columns else {})
-        rates = [self._value(update.learning_rates, phase) for update in phase.updates]
-        scheduled = [
-            {
-                name: torch.tensor(self._value(values, phase), device=self.inputs.device)
-                for name, values in update.schedules.items()
-            }
+        schedules = [
+            {name: torch.tensor(values, device=self.inputs.device) for name, values in update.schedules.items()}
             for update in phase.updates
         ]
         self.model.train()
         while self.epoch.step < self.steps_per_epoch:
-            self._train_step(phase, losses, rates, scheduled)
+            self._train_step(phase, losses, schedules)
             if self.signals.received is not None and self.epoch.step < self.steps_per_epoch:
                 self._add_seconds(phase.name, time.perf_counter() - start)
                 self._stop()
@@ -211,14 +209,14 @@ class Trainer:
         self._save()
         self.signals.deliver()
 
-    def _train_step(
-        self, phase: Phase, losses: list[Callable[..., Terms]], rates: list[float], scheduled: list[Terms]
-    ) -> None:
+    def _train_step(self, phase: Phase, losses: list[Callable[..., Terms]], schedules: list[Terms]) -> None:
         epoch, progress = self.epoch, self.progress
         batch = self._batch()
         if phase.prepare:
             batch = phase.prepare(**batch)
-        for loss, rate, values in zip(losses, rates, scheduled, strict=True):
+        for update, loss, schedule in zip(phase.updates, losses, schedules, strict=True):
+            rate = update.learning_rates[self._place(len(update.learning_rates), phase)]
+            values = {name: column[self._place(len(column), phase)] for name, column in schedule.items()}
             with autocast(device_type=self.inputs.device.type):
                 terms = loss(**batch, **values)
             self.optimizer.zero_grad()
@@ -256,7 +254,7 @@ class Trainer:
         self._add_seconds("evaluation", time.perf_counter() - start)
         progress.history.append(row)
         self._log(row, self._epochs_done())
-        shown = {name: row[name] for name in ("loss", "validation/nmi_geometric", "validation/purity") if name in row}
+        shown = {name: row[name] for name in SHOWN if name in row}
         rate = self.steps_per_epoch * self.batch_size / seconds
         postfix = {name.removeprefix("validation/"): f"{value:.4g}" for name, value in shown.items()}
         self.bar.set_postfix(postfix, speed=f"{rate:.0f} samples/s")
@@ -275,8 +273,12 @@ class Trainer:
         rows = span if self.epoch.order is None else self.epoch.order[span]
         return {name: column[rows] for name, column in {"inputs": self.inputs, **self.epoch.columns}.items()}
 
-    def _value(self, schedule: tuple[float, ...], phase: Phase) -> float:
-        return schedule[self.progress.epoch * len(schedule) // phase.epochs]
+    def _place(self, length: int, phase: Phase) -> int:
+        """Index into a schedule of this length: it moves between epochs, that of a longer one between steps."""
+        if length <= phase.epochs:
+            return self.progress.epoch * length // phase.epochs
+        done = self.progress.epoch * self.steps_per_epoch + self.epoch.step
+        return done * length // (phase.epochs * self.steps_per_epoch)
 
     def _epochs_done(self) -> int:
         return sum(phase.epochs for phase in self.phases[: self.progress.phase]) + self.progress.epoch

@@ -1,0 +1,113 @@
+"""Pictures of one's own: a folder for each class, read once into one tensor and kept beside them for the next run."""
+
+import hashlib
+import os
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.errors import UserError
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+CACHE_NAME = ".pictures.npz"
+CHANNELS = {"L": 1, "RGB": 3}
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """`inputs` [N, C, H, W] uint8 and `labels` [N] int64, classes in the order of their folders' names."""
+
+    inputs: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
+
+
+def read_pictures(folder: Path) -> Pictures:
+    """All pictures of `<folder>/<class>/...` (JPEG, PNG and what else torchvision's ImageFolder takes).
+
+    They are kept in `<folder>/.pictures.npz`, which is used while names, sizes and dates of all files stay the same; a
+    folder that cannot be written is read anew each time.
+
+    Raises:
+        UserError: no folder, no classes, a class without pictures, a picture that cannot be read, or pictures that are
+            not all of one size and either all grey or all RGB.
+    """
+    samples, classes = _listed(folder)
+    fingerprint = _fingerprint(folder, samples)
+    if (kept := _kept(folder / CACHE_NAME, fingerprint)) is not None:
+        return Pictures(kept["inputs"], kept["labels"], classes)
+    first = _opened(samples[0][0])
+    inputs = np.empty((len(samples), *first.shape), np.uint8)
+    for row, (path, _) in enumerate(tqdm(samples, desc=f"reading {folder.name}", unit="picture", mininterval=1.0)):
+        picture = _opened(path)
+        if picture.shape != first.shape:
+            raise UserError(
+                f"{path} is {_kind(picture)}, but {samples[0][0]} is {_kind(first)}: "
+                "an image folder needs pictures of one size, all grey or all RGB"
+            )
+        inputs[row] = picture
+    pictures = Pictures(inputs, np.array([label for _, label in samples], np.int64), classes)
+    _keep(folder / CACHE_NAME, pictures, fingerprint)
+    return pictures
+
+
+def _listed(folder: Path) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
+    """(path, class) of every picture, and the names of the classes."""
+    from experiments.ingredients.data import import_torchvision_datasets
+
+    datasets = import_torchvision_datasets()
+    try:
+        found = datasets.ImageFolder(str(folder))
+    except (OSError, RuntimeError) as error:
+        reason = "it does not exist" if not folder.is_dir() else " ".join(str(error).split())
+        raise UserError(
+            f"{folder} is no image folder ({reason}): it needs one folder of pictures for each class"
+        ) from error
+    return found.samples, tuple(found.classes)
+
+
+def _opened(path: str) -> np.ndarray:
+    """`[C, H, W]`."""
+    try:
+        with Image.open(path) as image:
+            if image.mode not in CHANNELS:
+                raise UserError(f"{path} is in mode {image.mode}: convert it to RGB or to grey (L)")
+            values = np.asarray(image)
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises SyntaxError for some damaged PNG files
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} cannot be read as a picture ({reason}): replace or delete it") from error
+    return values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
+
+
+def _kind(picture: np.ndarray) -> str:
+    channels, height, width = picture.shape
+    return f"{width} x {height} pixels in {'grey' if channels == 1 else 'RGB'}"
+
+
+def _fingerprint(folder: Path, samples: list[tuple[str, int]]) -> str:
+    digest = hashlib.sha256()
+    for path, label in samples:
+        status = os.stat(path)
+        digest.update(f"{os.path.relpath(path, folder)}\0{label}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _kept(path: Path, fingerprint: str) -> dict[str, np.ndarray] | None:
+    try:
+        with np.load(path) as content:
+            return dict(content) if str(content["fingerprint"]) == fingerprint else None
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return None
+
+
+def _keep(path: Path, pictures: Pictures, fingerprint: str) -> None:
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            np.savez(file, inputs=pictures.inputs, labels=pictures.labels, fingerprint=np.array(fingerprint))
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)

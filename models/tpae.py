@@ -1,0 +1,443 @@
+"""TPAE: a stack of autoencoder blocks, each of which sees its input through the prototypes of a self-organising map.
+
+Source: the public code and text of `brianchristensen/ml`, archive/tpae. Block i encodes the picture x beside the
+reconstruction of block i - 1 (block 1: x itself) and that block's topo_z (block 1: zeros) into a latent z:
+
+    weights_j = softmax_j(-||z - p_j|| / temperature)        p_j: prototypes of K units on a grid
+    topo_z    = sum_j weights_j p_j
+    fusion decoder:    (x, topo_z) -> reconstruction         it sees x, so a small error proves little
+    prototype decoder: topo_z -> picture                     it sees the map alone
+
+The classifier reads the last topo_z. The loss is a weighted sum over these terms, each a mean over the blocks' sum:
+
+    reconstruction   MSE(reconstruction, x)
+    pictures         MSE(picture, x)
+    neighbourhood    mean_i sum_j h(c_i, j) ||z_i - p_j||^2 / (D sum_j h(c_i, j)), c_i the winner of z_i, h Gaussian
+    pairwise         mean ||z_i - z_j||^2 / D over the pairs of a batch whose winners are neighbours on the grid
+    diversity        1 - entropy(mean_i weights_i) / log K: 0 when all prototypes are used alike
+    classification   cross entropy of the classifier (label: class of x)
+    auxiliary        cross entropy of a small classifier of each block's pictures
+    adversarial      -log sigmoid(discriminator(picture of the last block))
+
+The text asks for the fourth and fifth too; the public code has neither, and calls no diversity loss. Its own compares
+the prototypes of different blocks; ours is that of wav2vec 2.0 (Baevski et al., NeurIPS 2020, equation 4), because
+collapse happens within a map.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from models import networks
+from models.assignment import adjacency_matrix, squared_distances
+from models.grid import Grid, gaussian_neighbourhood
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.checkpoint import checkpoint
+
+FEATURES = 64  # channels of the encoder's last feature map and of the decoders' first
+PHASES = {
+    "reconstruct": ("reconstruction", "pictures"),
+    "organise": ("reconstruction", "pictures", "neighbourhood", "pairwise", "diversity"),
+    "joint": (
+        "reconstruction", "pictures", "neighbourhood", "pairwise", "diversity", "classification", "auxiliary",
+        "adversarial",
+    ),
+}  # fmt: skip
+"""Which terms each phase minimises."""
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the loss terms; a term of weight 0 is not computed."""
+
+    reconstruction: float
+    pictures: float
+    neighbourhood: float
+    pairwise: float
+    diversity: float
+    classification: float
+    auxiliary: float
+    adversarial: float
+
+
+class Assignment(NamedTuple):
+    """How the prototypes of one map see a batch of latents."""
+
+    distances: Tensor  # [B, K], squared
+    weights: Tensor  # [B, K], rows sum to 1
+    blended: Tensor  # [B, D], the document's topo_z
+
+
+class Seen(NamedTuple):
+    """What one block makes of a batch of pictures."""
+
+    latents: Tensor  # [B, D]
+    assignment: Assignment
+    reconstruction: Tensor  # [B, C, H, W]
+
+
+class SoftSOM(nn.Module):
+    """`K` prototypes on a grid, of which every latent becomes a blend.
+
+    Args:
+        grid: the map's geometry.
+        latent_dim: D.
+        temperature: of the softmax over distances (not squared), in units of distance.
+        assignment: `soft`; `gumbel`, which adds Gumbel noise in training; `hard`, the nearest prototype alone, with the
+            gradient of the soft blend (straight through).
+
+    Raises:
+        ValueError: a temperature that is not positive.
+    """
+
+    def __init__(self, grid: Grid, latent_dim: int, temperature: float, assignment: str = "soft") -> None:
+        super().__init__()
+        if temperature <= 0:
+            raise ValueError(f"the temperature must be greater than 0, not {temperature:g}")
+        self.grid = grid
+        self.temperature, self.assignment = temperature, assignment
+        self.prototypes = nn.Parameter(torch.randn(grid.size, latent_dim))
+        self.register_buffer("grid_distances", grid.distances("euclidean"), persistent=False)
+        self.register_buffer("adjacency", adjacency_matrix(grid), persistent=False)
+
+    def forward(self, latents: Tensor) -> Assignment:
+        """Of latents `[B, D]`."""
+        distances = squared_distances(latents, self.prototypes)
+        logits = -(distances + 1e-6).sqrt() / self.temperature  # the root's gradient stays finite on a prototype
+        softmax = F.gumbel_softmax if self.assignment == "gumbel" and self.training else F.softmax
+        weights = softmax(logits, dim=1)
+        if self.assignment == "hard":
+            nearest = F.one_hot(weights.argmax(dim=1), self.grid.size)
+            weights = nearest - weights.detach() + weights
+        return Assignment(distances, weights, weights @ self.prototypes)
+
+    def neighbourhood(self, distances: Tensor, sigma: float | Tensor) -> Tensor:
+        """Weighted mean squared distance per dimension to the winner's surroundings on the grid, `sigma` steps wide.
+
+        The document's hard version, the winner and `lambda` times its neighbours, is a Gaussian that is cut off. The
+        gradient reaches latents and prototypes; the winner is an index.
+        """
+        weights = gaussian_neighbourhood(self.grid_distances, sigma)[distances.argmin(dim=1)]
+        return (weights * distances).sum(dim=1).div(weights.sum(dim=1)).mean() / self.prototypes.shape[1]
+
+    def pairwise(self, latents: Tensor, distances: Tensor) -> Tensor:
+        """Mean squared distance per dimension of two latents of the batch whose winners are neighbours on the grid.
+
+        0 without such a pair.
+        """
+        winners = distances.argmin(dim=1)
+        pairs = self.adjacency[winners][:, winners].clamp_max(1.0)
+        total = (pairs * squared_distances(latents, latents)).sum() / latents.shape[1]
+        return total / pairs.sum().clamp_min(1.0)
+
+    def diversity(self, weights: Tensor) -> Tensor:
+        """1 - entropy of the batch's mean weights / log K; 0 on a map of one unit."""
+        usage = weights.mean(dim=0)
+        entropy = -torch.xlogy(usage, usage.clamp_min(1e-12)).sum()
+        return 1 - entropy / torch.tensor(max(self.grid.size, 2)).log()
+
+
+class Fusion(nn.Module):
+    """Fusion decoder: a picture `[B, C, H, W]` and topo_z `[B, D]`, spread over it, -> 64 -> 32 -> C, sigmoid.
+
+    Spread over a picture, topo_z is the same everywhere, so its part of the first 3 x 3 convolution has only nine
+    different values: inside, along the four edges and in the four corners. Computing these alone saves two thirds of
+    the decoder's arithmetic.
+    """
+
+    def __init__(self, channels: int, latent_dim: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.first = nn.Conv2d(channels + latent_dim, FEATURES, 3, padding=1)
+        self.rest = nn.Sequential(
+            nn.ReLU(),
+            nn.Conv2d(FEATURES, FEATURES // 2, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(FEATURES // 2, channels, 3, padding=1),
+        )
+
+    def forward(self, pictures: Tensor, blended: Tensor) -> Tensor:
+        of_pictures, of_blended = self.first.weight.split([self.channels, blended.shape[1]], dim=1)
+        nine = F.conv2d(blended[:, :, None, None].expand(-1, -1, 3, 3), of_blended, self.first.bias, padding=1)
+        spread = _stretch(_stretch(nine, 2, pictures.shape[2]), 3, pictures.shape[3])
+        return self.rest(F.conv2d(pictures, of_pictures, padding=1) + spread).float().sigmoid()
+
+
+def _stretch(values: Tensor, dim: int, size: int) -> Tensor:
+    """Three entries along `dim` to `size`: the middle one is repeated."""
+    first, middle, last = values.split(1, dim)
+    shape = list(values.shape)
+    shape[dim] = size - 2
+    return torch.cat([first, middle.expand(shape), last], dim)
+
+
+class Block(nn.Module):
+    """Encoder, soft SOM, fusion decoder, prototype decoder and auxiliary classifier.
+
+    Args:
+        shape: `(C, H, W)` of a picture, its sides multiples of four, at least eight.
+        classes: number of them.
+        encoder: `published` or `residual` (see `encoder_of`).
+        width: channels of the residual encoder.
+        latent_dim: D.
+        som: the map.
+        sampling: what the fusion decoder works at: `native`, or `downsampled`, a quarter of the sides.
+        normalize_latents: scale each latent to zero mean and unit variance over its dimensions.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        classes: int,
+        encoder: str,
+        width: int,
+        latent_dim: int,
+        som: SoftSOM,
+        sampling: str,
+        normalize_latents: bool,
+    ) -> None:
+        super().__init__()
+        channels, height, width_of_picture = shape
+        features, size = encoder_of(encoder, 2 * channels, (height, width_of_picture), width)
+        self.features = features
+        self.to_latent = nn.Linear(size + latent_dim, latent_dim)
+        self.normalize = nn.LayerNorm(latent_dim, elementwise_affine=False) if normalize_latents else nn.Identity()
+        self.som = som
+        self.sampling = sampling
+        self.fusion = Fusion(channels, latent_dim)
+        quarter = height // 4, width_of_picture // 4
+        self.prototype_decoder = nn.Sequential(
+            nn.Linear(latent_dim, FEATURES * quarter[0] * quarter[1]),
+            networks.ToImage(*quarter),
+            nn.ConvTranspose2d(FEATURES, FEATURES // 2, 4, stride=2, padding=1),
+            nn.ReLU(),
+            nn.ConvTranspose2d(FEATURES // 2, channels, 4, stride=2, padding=1),
+        )
+        self.auxiliary = nn.Sequential(
+            nn.Conv2d(channels, 16, 3, padding=1),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(16, classes),
+        )
+
+    def encode(self, inputs: Tensor, reconstruction: Tensor, blended: Tensor) -> Tensor:
+        """Latents `[B, D]` of pictures, the last block's reconstruction of them and its topo_z `[B, D]`."""
+        features = self.features(torch.cat([inputs, reconstruction], dim=1))
+        return self.normalize(self.to_latent(torch.cat([features, blended.to(features.dtype)], dim=1)).float())
+
+    def reconstruct(self, inputs: Tensor, blended: Tensor) -> Tensor:
+        """Pictures `[B, C, H, W]` from themselves and topo_z; blurry when downsampled."""
+        if self.sampling == "native":
+            return self.fusion(inputs, blended)
+        small = self.fusion(F.avg_pool2d(inputs, 4), blended)
+        return F.interpolate(small, size=inputs.shape[2:], mode="bilinear")
+
+    def picture(self, blended: Tensor) -> Tensor:
+        """Pictures `[N, C, H, W]` of topo_z or of prototypes `[N, D]` alone."""
+        return self.prototype_decoder(blended).float().sigmoid()
+
+
+def encoder_of(kind: str, channels: int, sides: tuple[int, int], width: int) -> tuple[nn.Sequential, int]:
+    """Pictures `[B, channels, H, W]` to features `[B, size]`, and that size.
+
+    - `published`: two 3 x 3 convolutions of stride 2, 32 and 64 channels, flattened.
+    - `residual`: a small residual network, `width` channels at full size, eight times as many at an eighth of it,
+      averaged there; batch normalisation.
+    """
+    if kind == "published":
+        layers = [
+            nn.Conv2d(channels, FEATURES // 2, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(FEATURES // 2, FEATURES, 3, stride=2, padding=1),
+            nn.ReLU(),
+            networks.ToVector(),
+        ]
+        return nn.Sequential(*layers), FEATURES * (sides[0] // 4) * (sides[1] // 4)
+    layers = [*_convolution(channels, width)]
+    for wide, residual in ((2 * width, True), (4 * width, False), (8 * width, True)):
+        layers += [*_convolution(wide // 2, wide), nn.MaxPool2d(2)]
+        if residual:
+            layers.append(Residual(wide))
+    return nn.Sequential(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten()), 8 * width
+
+
+def _convolution(channels_in: int, channels_out: int) -> tuple[nn.Module, ...]:
+    layer = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
+    return layer, nn.BatchNorm2d(channels_out), nn.ReLU()
+
+
+class Residual(nn.Module):
+    """`x + f(x)`, f two 3 x 3 convolutions."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(*_convolution(channels, channels), *_convolution(channels, channels))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features + self.branch(features)
+
+
+class TPAE(nn.Module):
+    """A stack of blocks, the classifier of the last block's topo_z and, where it is wanted, a discriminator.
+
+    Args:
+        shape: `(C, H, W)` of a picture, values in [0, 1].
+        classes: number of them.
+        grid: geometry of every block's map.
+        blocks: how many.
+        encoder, width, latent_dim, sampling, normalize_latents: see `Block`.
+        temperature, assignment: see `SoftSOM`.
+        recompute: do not keep what the decoders compute for the backward pass but compute it again: slower, and the
+            memory of a block is then that of its reconstruction.
+        weights: of the loss terms.
+
+    Raises:
+        ValueError: pictures whose sides are no multiples of four or below eight; a temperature that is not positive.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        classes: int,
+        grid: Grid,
+        *,
+        blocks: int,
+        encoder: str,
+        width: int,
+        latent_dim: int,
+        sampling: str,
+        normalize_latents: bool,
+        temperature: float,
+        assignment: str,
+        recompute: bool,
+        weights: LossWeights,
+    ) -> None:
+        super().__init__()
+        if any(side % 4 or side < 8 for side in shape[1:]):
+            raise ValueError(f"TPAE halves pictures twice, so {shape[1]} x {shape[2]} pixels do not fit")
+        self.grid, self.weights, self.recompute = grid, weights, recompute
+        self.blocks = nn.ModuleList(
+            Block(
+                shape,
+                classes,
+                encoder,
+                width,
+                latent_dim,
+                SoftSOM(grid, latent_dim, temperature, assignment),
+                sampling,
+                normalize_latents,
+            )
+            for _ in range(blocks)
+        )
+        self.classifier = nn.Linear(latent_dim, classes)
+        if weights.adversarial:
+            features, size = encoder_of("published", shape[0], shape[1:], 0)
+            self.discriminator = nn.Sequential(features, nn.Linear(size, 1))
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, inputs: Tensor) -> list[Seen]:
+        """What each block makes of pictures `[B, C, H, W]`."""
+        seen = []
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+        reconstruction, blended = inputs, inputs.new_zeros(len(inputs), self.classifier.in_features)
+        for block in self.blocks:
+            latents = block.encode(inputs, reconstruction, blended)
+            assignment = block.som(latents)
+            blended = assignment.blended
+            reconstruction = self._computed(block.reconstruct, inputs, blended)
+            seen.append(Seen(latents, assignment, reconstruction))
+        return seen
+
+    def classify(self, seen: list[Seen]) -> Tensor:
+        """Logits `[B, classes]`."""
+        return self.classifier(seen[-1].assignment.blended).float()
+
+    def pictures(self, seen: list[Seen]) -> list[Tensor]:
+        """What the map of each block alone knows of the pictures, `[B, C, H, W]` each."""
+        return [
+            self._computed(block.picture, one.assignment.blended) for block, one in zip(self.blocks, seen, strict=True)
+        ]
+
+    def loss(self, phase: str, inputs: Tensor, labels: Tensor, sigma: float | Tensor) -> dict[str, Tensor]:
+        """The terms that a phase minimises and their weighted sum, `loss`.
+
+        Args:
+            phase: a key of `PHASES`.
+            inputs: `[B, C, H, W]`.
+            labels: `[B]`.
+            sigma: width of the neighbourhood, in steps of the grid.
+        """
+        wanted = {name for name in PHASES[phase] if getattr(self.weights, name)}
+        seen = self(inputs)
+        maps = [(block.som, one) for block, one in zip(self.blocks, seen, strict=True)]
+        terms = {}
+        if "reconstruction" in wanted:
+            terms["reconstruction"] = sum(F.mse_loss(one.reconstruction, inputs) for one in seen)
+        if wanted & {"pictures", "auxiliary", "adversarial"}:
+            pictures = self.pictures(seen)
+        if "pictures" in wanted:
+            terms["pictures"] = sum(F.mse_loss(picture, inputs) for picture in pictures)
+        if "neighbourhood" in wanted:
+            terms["neighbourhood"] = sum(som.neighbourhood(one.assignment.distances, sigma) for som, one in maps)
+        if "pairwise" in wanted:
+            terms["pairwise"] = sum(som.pairwise(one.latents, one.assignment.distances) for som, one in maps)
+        if "diversity" in wanted:
+            terms["diversity"] = sum(som.diversity(one.assignment.weights) for som, one in maps)
+        logits = self.classify(seen)
+        if "classification" in wanted:
+            terms["classification"] = F.cross_entropy(logits, labels)
+        if "auxiliary" in wanted:
+            terms["auxiliary"] = sum(
+                F.cross_entropy(block.auxiliary(picture).float(), labels)
+                for block, picture in zip(self.blocks, pictures, strict=True)
+            )
+        if "adversarial" in wanted:
+            terms["adversarial"] = F.softplus(-self._judged(pictures[-1])).mean()
+        loss = sum(getattr(self.weights, name) * value for name, value in terms.items())
+        return {"loss": loss, **terms, "training_accuracy": accuracy(logits, labels)}
+
+    def discriminator_loss(self, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """What the discriminator minimises, and it alone: the logistic loss of real pictures and the last block's."""
+        with torch.no_grad():
+            pictures = self.blocks[-1].picture(self(inputs)[-1].assignment.blended)
+        real, made = self.discriminator(inputs).float(), self.discriminator(pictures).float()
+        loss = F.softplus(-real).mean() + F.softplus(made).mean()
+        return {"loss": loss, "discriminator": loss.detach()}
+
+    def _judged(self, pictures: Tensor) -> Tensor:
+        """The discriminator's logits, without a gradient for its own parameters."""
+        frozen = {name: parameter.detach() for name, parameter in self.discriminator.named_parameters()}
+        return functional_call(self.discriminator, frozen, (pictures,)).float()
+
+    def _computed(self, function, *arguments: Tensor) -> Tensor:
+        if self.recompute and self.training and torch.is_grad_enabled():
+            return checkpoint(function, *arguments, use_reentrant=False)
+        return function(*arguments)
+
+
+class PlainCNN(nn.Module):
+    """The baseline: an encoder and a linear classifier, without maps and decoders; it knows the phase `joint` alone."""
+
+    def __init__(self, shape: tuple[int, int, int], classes: int, encoder: str, width: int) -> None:
+        super().__init__()
+        self.features, size = encoder_of(encoder, shape[0], shape[1:], width)
+        self.classifier = nn.Linear(size, classes)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits `[B, classes]` of pictures `[B, C, H, W]`."""
+        return self.classifier(self.features(inputs.contiguous(memory_format=torch.channels_last))).float()
+
+    def loss(self, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Cross entropy for labels `[B]`."""
+        logits = self(inputs)
+        return {"loss": F.cross_entropy(logits, labels), "training_accuracy": accuracy(logits, labels)}
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Share of rows of `[B, classes]` whose largest value is that of the label `[B]`."""
+    return (logits.detach().argmax(dim=1) == labels).float().mean()
