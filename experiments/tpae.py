@@ -50,8 +50,9 @@ from torch import Tensor
 
 training = training_ingredient(
     reconstruct_epochs=2,  # reconstruction and prototype pictures alone
-    organise_epochs=3,  # the map as well, while its neighbourhood shrinks
+    organise_epochs=3,  # the maps alone, while their neighbourhoods shrink
     joint_epochs=15,  # everything, the classifier too
+    organise_learning_rates=[0.05, 0.005],  # first and last while organising, geometric in between
     sigma=[3.0, 0.7],  # width of the neighbourhood in steps of the grid: first and last while organising, then the last
     final_rate=0.05,  # the joint phase's learning rate falls along half a cosine to this share of its first
 )
@@ -76,8 +77,8 @@ ex.add_config(
     loss=dict(
         reconstruction=10.0,  # weighs the fusion decoders' squared error
         pictures=10.0,  # weighs the prototype decoders' squared error
-        neighbourhood=1.0,  # weighs the distance to the winner's surroundings on the grid
-        pairwise=0.1,  # weighs the distance of latents whose winners are neighbours
+        neighbourhood=0.3,  # weighs the distance to the winner's surroundings on the grid
+        pairwise=0.01,  # weighs the distance of latents whose winners are neighbours
         diversity=0.1,  # weighs the uneven use of prototypes
         classification=1.0,  # weighs the classifier's cross entropy
         auxiliary=0.2,  # weighs the cross entropy of classifiers of the prototype decoders' pictures
@@ -107,6 +108,7 @@ register(
         "training.reconstruct_epochs": at_least(0),
         "training.organise_epochs": at_least(0),
         "training.joint_epochs": at_least(0),
+        "training.organise_learning_rates": positive,
         "training.sigma": positive,
         "training.final_rate": positive,
     }
@@ -152,7 +154,7 @@ def phases(net: TPAE | PlainCNN, labels: Tensor, training: dict[str, Any], steps
     """The document's three phases; of the plain CNN the last alone.
 
     Raises:
-        UserError: phases that a plain CNN does not have.
+        UserError: phases that a plain CNN does not have, or that would do nothing.
     """
     epochs = {name: training[f"{name}_epochs"] for name in ("reconstruct", "organise", "joint")}
     rate = training["learning_rate"]
@@ -172,20 +174,23 @@ def phases(net: TPAE | PlainCNN, labels: Tensor, training: dict[str, Any], steps
                 "model.network=cnn only classifies: set training.reconstruct_epochs and organise_epochs to 0"
             )
         return [Phase("joint", epochs["joint"], (Update(net.loss, falling),), columns, varied)]
+    if epochs["organise"] and not net.weights.neighbourhood:
+        raise UserError("with loss.neighbourhood=0 there is nothing to organise: set training.organise_epochs to 0")
     first, last = training["sigma"]
-    sigmas = {
-        "reconstruct": (first,),
-        "organise": tuple(np.geomspace(first, last, max(epochs["organise"] * steps_per_epoch, 1)).tolist()),
-        "joint": (last,),
-    }
-    rates = {"reconstruct": (rate,), "organise": (rate,), "joint": falling}
-    stages = []
-    for name, count in epochs.items():
-        updates = [Update(partial(net.loss, name), rates[name], {"sigma": sigmas[name]})]
-        if name == "joint" and net.weights.adversarial:
-            updates.append(Update(net.discriminator_loss, falling))
-        stages.append(Phase(name, count, tuple(updates), columns, varied))
-    return stages
+    steps = max(epochs["organise"] * steps_per_epoch, 1)
+    sigmas, map_rates = (
+        tuple(np.geomspace(*training[name], steps).tolist()) for name in ("sigma", "organise_learning_rates")
+    )
+    reconstruct = Update(partial(net.loss, "reconstruct"), (rate,), {"sigma": (first,)})
+    organise = Update(net.map_loss, map_rates, {"sigma": sigmas})
+    joint = [Update(partial(net.loss, "joint"), falling, {"sigma": (last,)})]
+    if net.weights.adversarial:
+        joint.append(Update(net.discriminator_loss, falling))
+    return [
+        Phase("reconstruct", epochs["reconstruct"], (reconstruct,), columns, varied),
+        Phase("organise", epochs["organise"], (organise,), columns, varied),
+        Phase("joint", epochs["joint"], tuple(joint), columns, varied),
+    ]
 
 
 def described(net: TPAE | PlainCNN, inputs: Tensor) -> dict[str, list[Tensor]]:

@@ -40,13 +40,12 @@ from torch.utils.checkpoint import checkpoint
 FEATURES = 64  # channels of the encoder's last feature map and of the decoders' first
 PHASES = {
     "reconstruct": ("reconstruction", "pictures"),
-    "organise": ("reconstruction", "pictures", "neighbourhood", "pairwise", "diversity"),
     "joint": (
         "reconstruction", "pictures", "neighbourhood", "pairwise", "diversity", "classification", "auxiliary",
         "adversarial",
     ),
 }  # fmt: skip
-"""Which terms each phase minimises."""
+"""Which terms `TPAE.loss` minimises in a phase; between the two, `TPAE.map_loss` organises the maps alone."""
 
 
 @dataclass(frozen=True)
@@ -339,14 +338,16 @@ class TPAE(nn.Module):
             self.discriminator = nn.Sequential(features, nn.Linear(size, 1))
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, inputs: Tensor) -> list[Seen]:
-        """What each block makes of pictures `[B, C, H, W]`."""
+    def forward(self, inputs: Tensor, through_maps: bool = True) -> list[Seen]:
+        """What each block makes of pictures `[B, C, H, W]`; not `through_maps`, each topo_z is the latent itself."""
         seen = []
         inputs = inputs.contiguous(memory_format=torch.channels_last)
         reconstruction, blended = inputs, inputs.new_zeros(len(inputs), self.classifier.in_features)
         for block in self.blocks:
             latents = block.encode(inputs, reconstruction, blended)
             assignment = block.som(latents)
+            if not through_maps:
+                assignment = assignment._replace(blended=latents)
             blended = assignment.blended
             reconstruction = self._computed(block.reconstruct, inputs, blended)
             seen.append(Seen(latents, assignment, reconstruction))
@@ -365,14 +366,17 @@ class TPAE(nn.Module):
     def loss(self, phase: str, inputs: Tensor, labels: Tensor, sigma: float | Tensor) -> dict[str, Tensor]:
         """The terms that a phase minimises and their weighted sum, `loss`.
 
+        `reconstruct` trains the autoencoders without their maps, which otherwise collapse before there is anything to
+        map: far from all prototypes the softmax has one winner and no gradient.
+
         Args:
-            phase: a key of `PHASES`.
+            phase: `reconstruct` or `joint`.
             inputs: `[B, C, H, W]`.
             labels: `[B]`.
             sigma: width of the neighbourhood, in steps of the grid.
         """
         wanted = {name for name in PHASES[phase] if getattr(self.weights, name)}
-        seen = self(inputs)
+        seen = self(inputs, through_maps=phase != "reconstruct")
         maps = [(block.som, one) for block, one in zip(self.blocks, seen, strict=True)]
         terms = {}
         if "reconstruction" in wanted:
@@ -399,6 +403,14 @@ class TPAE(nn.Module):
             terms["adversarial"] = F.softplus(-self._judged(pictures[-1])).mean()
         loss = sum(getattr(self.weights, name) * value for name, value in terms.items())
         return {"loss": loss, **terms, "training_accuracy": accuracy(logits, labels)}
+
+    def map_loss(self, inputs: Tensor, labels: Tensor, sigma: float | Tensor) -> dict[str, Tensor]:
+        """The neighbourhood term for the prototypes alone: maps are laid into latents `inputs` leads to, which stay."""
+        with torch.no_grad():
+            latents = [one.latents for one in self(inputs, through_maps=False)]
+        maps = zip(self.blocks, latents, strict=True)
+        loss = sum(block.som.neighbourhood(squared_distances(z, block.som.prototypes), sigma) for block, z in maps)
+        return {"loss": loss, "neighbourhood": loss.detach()}
 
     def discriminator_loss(self, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """What the discriminator minimises, and it alone: the logistic loss of real pictures and the last block's."""
