@@ -1,7 +1,7 @@
 """Speed and memory of every training phase, beside the machine's limit measured in the same run.
 
     python scripts/benchmark.py                                   all models in fp32 and bf16
-    python scripts/benchmark.py --configs mnist --precisions bf16
+    python scripts/benchmark.py --configs mnist jpg_native --precisions bf16
 
 Each line runs in a process of its own on random images: the experiment's real phases, with the refresh of the target
 distribution, for a few epochs of a part of the data set. samples/s is the median epoch's. "Of peak" relates the
@@ -18,30 +18,56 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from experiments import dpsom
+from experiments import dpsom, tpae
+from experiments.ingredients.augmentation import augmentation
 from experiments.ingredients.compute import autocast, compute, hardware, prepare, versions
 from experiments.ingredients.evaluation import evaluation
 from experiments.ingredients.observers import write_atomically
 from experiments.ingredients.training import Phase, Trainer
-from scripts.plan import resolve_config
+from scripts.plan import load_experiment, resolve_config
 from scripts.rendering import speed_table
 
 import torch
 from sacred import SETTINGS, Experiment
+from sacred.utils import recursive_update
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 RESULT = Path(__file__).resolve().parents[1] / "results" / "speed.json"
-IMAGE_SHAPE = (1, 28, 28)
 EPOCHS = 4
-SAMPLES = {"dense": 9_000, "conv": 1_500}
-CONFIGS = ("mnist", "mnist_faithful", "mnist_conv", "mnist_conv_faithful")
 
-bench = Experiment("benchmark", ingredients=[compute, dpsom.training, evaluation], save_git_info=False)
-bench.add_config(model={}, loss={}, resume=None, data={}, tracking={})
+
+@dataclass(frozen=True)
+class Case:
+    """A named config on random images; `changes` are to that config."""
+
+    experiment: str
+    config: str
+    samples: int
+    changes: dict[str, Any] = field(default_factory=dict)
+
+
+CASES = {
+    "mnist": Case("dpsom", "mnist", 9_000),
+    "mnist_faithful": Case("dpsom", "mnist_faithful", 9_000),
+    "mnist_conv": Case("dpsom", "mnist_conv", 1_500),
+    "mnist_conv_faithful": Case("dpsom", "mnist_conv_faithful", 1_500),
+    "jpg_plain_cnn": Case("tpae", "jpg_plain_cnn", 500),
+    "jpg_native": Case("tpae", "jpg_native", 500),
+    "jpg_downsampled": Case("tpae", "jpg_downsampled", 500),
+    "jpg_native_512": Case("tpae", "jpg_native", 512, {"model": {"blocks": 5}, "training": {"batch_size": 512}}),
+    "jpg_native_512_recompute": Case(
+        "tpae", "jpg_native", 512, {"model": {"blocks": 5, "recompute": True}, "training": {"batch_size": 512}}
+    ),
+}
+
+bench = Experiment("benchmark", ingredients=[augmentation, compute, evaluation], save_git_info=False)
+bench.add_config(case="", model={}, loss={}, training={}, resume=None, data={}, tracking={})
 
 
 class Silent:
@@ -54,15 +80,35 @@ class Silent:
         pass
 
 
+Workload = tuple[nn.Module, torch.Tensor, list[Phase]]
+"""A network, its random inputs and the phases of its training."""
+
+
+def dpsom_workload(config: dict[str, Any], samples: int, device: torch.device) -> Workload:
+    inputs = torch.rand(samples, 1, 28, 28, device=device)
+    net = dpsom.build(config["model"], config["loss"], tuple(inputs.shape[1:])).to(device)
+    training = {**config["training"], "pretrain_epochs": EPOCHS, "som_epochs": EPOCHS, "joint_epochs": 2 * EPOCHS}
+    return net, inputs, dpsom.phases(net, inputs, config["model"]["assignment"], training)
+
+
+def tpae_workload(config: dict[str, Any], samples: int, device: torch.device) -> Workload:
+    inputs = torch.rand(samples, 3, 32, 32, device=device)
+    labels = torch.randint(0, 10, (samples,), device=device)
+    net = tpae.build(config["model"], config["loss"], tuple(inputs.shape[1:]), 10).to(device)
+    training = {**config["training"], "joint_epochs": 2 * EPOCHS}
+    stages = tpae.phases(net, labels, training, steps_per_epoch=samples // training["batch_size"])
+    return net, inputs, [stage for stage in stages if stage.epochs]
+
+
+WORKLOADS = {"dpsom": dpsom_workload, "tpae": tpae_workload}
+
+
 @bench.main
-def measure(_config: dict[str, Any], model: dict[str, Any], loss: dict[str, float], training: dict[str, Any]) -> None:
+def measure(_config: dict[str, Any], case: str, training: dict[str, Any]) -> None:
     """Run the phases of one configuration and print the measurements as JSON."""
     device = prepare()
     torch.manual_seed(0)
-    inputs = torch.rand(SAMPLES[model["network"]], *IMAGE_SHAPE, device=device)
-    net = dpsom.build(model, loss, IMAGE_SHAPE).to(device)
-    training = {**training, "pretrain_epochs": EPOCHS, "som_epochs": EPOCHS, "joint_epochs": 2 * EPOCHS}
-    stages = dpsom.phases(net, inputs, model["assignment"], training)
+    net, inputs, stages = WORKLOADS[CASES[case].experiment](_config, CASES[case].samples, device)
     memory: list[float] = []
 
     def remember_memory(phase: Phase, epoch: int) -> dict[str, float]:
@@ -100,8 +146,9 @@ def operations_per_sample(phase: Phase, inputs: torch.Tensor, batch_size: int) -
     batch = {name: column[:batch_size] for name, column in {"inputs": inputs, **columns}.items()}
     with counter:
         for update in phase.updates:
+            scheduled = {name: torch.tensor(values[0]) for name, values in update.schedules.items()}
             with autocast(device_type=inputs.device.type):
-                terms = update.loss(**batch)
+                terms = update.loss(**batch, **scheduled)
             terms["loss"].backward()
     return refresh + counter.get_total_flops() / batch_size
 
@@ -124,18 +171,21 @@ def _resident_megabytes() -> float:
     return pages * resource.getpagesize() / 2**20
 
 
-def run_one(config_name: str, precision: str) -> None:
+def run_one(name: str, precision: str) -> None:
     """Measure in this process; called by `main` in a process of its own."""
     SETTINGS.CAPTURE_MODE = "no"
-    config = resolve_config(dpsom.ex, config_name, 0)
+    case = CASES[name]
+    config = resolve_config(load_experiment(case.experiment), case.config, 0)
+    recursive_update(config, {**case.changes, "case": name})
     config["compute"]["precision"] = precision
-    chosen = {key: config[key] for key in ("model", "loss", "training", "compute", "evaluation")}
+    keys = ("case", "model", "loss", "training", "augmentation", "compute", "evaluation")
+    chosen = {key: config[key] for key in keys if key in config}
     bench.run(config_updates=chosen, options={"--force": True, "--loglevel": "ERROR"})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--configs", nargs="+", default=CONFIGS)
+    parser.add_argument("--configs", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--precisions", nargs="+", default=("fp32", "bf16"))
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()

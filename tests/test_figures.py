@@ -231,6 +231,32 @@ def test_reconstructions_stand_below_their_inputs(number, channels):
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["input", "reconstruction"] * lines
 
 
+@pytest.mark.parametrize(("count", "sides"), [(1, (4, 4)), (28, (4, 6))])
+def test_rows_of_pictures_stand_beside_their_names(count, sides):
+    rows = {"first": random.random((count, 3, *sides)), "a much longer name": random.random((count, 3, *sides))}
+    figure = figures.picture_rows("Title", "note", rows)
+    render(figure)
+    shown = pictures(figure.axes[0], (2, count), *sides)
+    for row, images in zip(shown, rows.values(), strict=True):
+        np.testing.assert_array_equal(row, images.transpose(0, 2, 3, 1))
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list(rows)
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=lambda grid: str(grid.shape))
+def test_activation_maps_stand_below_their_inputs(grid):
+    inputs, weights = random.random((3, 1, 4, 6)), random.random((2, 3, grid.size))
+    figure = figures.activation_maps(inputs, weights, grid)
+    render(figure)
+    for column in range(3):
+        first, *maps = figure.axes[3 * column : 3 * column + 3]
+        np.testing.assert_array_equal(np.asarray(first.images[0].get_array()), inputs[column, 0])
+        for of_block, axes in enumerate(maps):
+            np.testing.assert_array_equal(axes.images[0].get_array(), weights[of_block, column].reshape(grid.shape))
+            assert axes.get_position().x0 == pytest.approx(first.get_position().x0)
+            assert axes.get_position().y1 < first.get_position().y0
+    assert figure.axes[1].get_ylabel() == "block 1"
+
+
 def curve(offset=0.0, joint_epochs=4):
     rows = [{"phase": "pretrain", "epoch": epoch, "loss": 10.0 - epoch} for epoch in (1, 2, 3)]
     return rows + [
@@ -302,6 +328,8 @@ def test_comparison_refuses_what_cannot_be_compared():
         lambda grid: figures.u_matrix(np.zeros((9, 2)), grid),
         lambda grid: figures.label_map(np.zeros((4, 3)), ["a", "b"], grid),
         lambda grid: figures.reconstructions(np.zeros((2, 1, 3, 3)), np.zeros((2, 1, 3, 4))),
+        lambda grid: figures.picture_rows("", "", {"a": np.zeros((2, 1, 3, 3)), "b": np.zeros((1, 1, 3, 3))}),
+        lambda grid: figures.activation_maps(np.zeros((2, 1, 3, 3)), np.zeros((1, 2, 5)), grid),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(draw):

@@ -366,6 +366,23 @@ def test_corrected_is_compared_with_faithful_by_welch(results):
     assert cells(own, "MNIST", "dense", "NMI")[5] == expected
 
 
+def test_stacks_show_each_split_and_each_block(results):
+    metrics = {
+        "train/classifier_accuracy": 0.97,
+        "validation/classifier_accuracy": 0.7,
+        "test/classifier_accuracy": 0.69,
+    }
+    for block, error in enumerate((0.1, 0.25, 0.3), start=1):
+        metrics |= {f"test/block{block}_topographic_error": error, f"test/block{block}_used_units": 90.0 + block}
+    config = {"model": {}, "training": {"joint_epochs": 5}}
+    record = make_record("jpg_native", experiment="tpae", config=config, metrics=metrics, seconds={"joint": 510.0})
+    write(results, record)
+    row = cells(markdown(results, "tpae"), "`jpg_native`")
+    assert row[2:6] == ["1", ".970", ".700", ".690"]
+    assert row[8:] == [".100 / .250 / .300", "", "91 / 92 / 93", "102"]
+    assert cells(markdown(results, "tpae"), "`jpg_plain_cnn`")[2:] == [""] * 10
+
+
 def test_uncommitted_changes_are_flagged(results):
     write(results, make_record(seed=0), make_record(seed=1, git_dirty=True))
     for name in ("dpsom_parity", "dpsom_metrics", "dpsom_precision"):

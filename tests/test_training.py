@@ -233,6 +233,15 @@ def test_a_phase_shorter_than_its_list_of_rates_takes_some_of_them(trainer, rate
     assert rates == [4.0, 2.0]
 
 
+def test_a_list_of_rates_longer_than_its_phase_is_spread_over_the_steps(trainer, rates):
+    spy = Spy()
+    run(trainer([spy.phase("one", 2, rates=(6.0, 5.0, 4.0, 3.0, 2.0, 1.0))], samples=9), spy)
+    assert rates == [6.0, 5.0, 4.0, 3.0, 2.0, 1.0]  # three steps per epoch
+    rates.clear()
+    run(trainer([spy.phase("one", 2, rates=(6.0, 5.0, 4.0))], samples=9), spy)
+    assert rates == [6.0, 6.0, 5.0, 5.0, 4.0, 4.0]
+
+
 @pytest.mark.parametrize(("fresh", "count"), [(False, 15), (True, 9)])
 def test_one_optimizer_for_all_phases_or_a_fresh_one_for_each(trainer, fresh, count):
     spies = Spy(), Spy()
