@@ -3,7 +3,7 @@
     python scripts/search.py configs/searches/dpsom.yaml --trials 40
     python scripts/search.py configs/searches/dpsom.yaml --trials 40 --storage postgresql://host/optuna     many workers
 
-A search is a YAML file in configs/searches/: the experiment, the named config that every trial changes, the metric and the
+A search is a YAML file in configs/searches/: the experiment, the named config that every trial changes, metric and
 space. Its study lies in `runs/search/<name of the file>/`: `study.db` (SQLite, unless --storage names another database
 that Optuna supports), the trials' run folders, `best.yaml` and plots. The same command continues after an
 interruption: a trial that was interrupted or killed is taken up again from its checkpoint. Each worker is the same

@@ -218,9 +218,9 @@ def picture_rows(title: str, note: str, rows: Mapping[str, np.ndarray]) -> Figur
     cell = min(0.9, 12 / pictures.shape[1])
     height = cell * len(rows) * pictures.shape[3] / pictures.shape[4]
     left = 0.2 + 0.075 * max(map(len, rows))
-    figure, top = _figure(left + cell * pictures.shape[1] + RIGHT, height - 0.3, title, note)
-    axes = _place(figure, left, top, cell * pictures.shape[1], height)
-    _draw_pictures(axes, pictures)
+    figure, top = headed_figure(left + cell * pictures.shape[1] + RIGHT, height - 0.3, title, note)
+    axes = axes_at(figure, left, top, cell * pictures.shape[1], height)
+    draw_pictures(axes, pictures)
     axes.set_xticks([])
     axes.set_yticks(range(len(rows)), list(rows))
     return figure
@@ -237,14 +237,14 @@ def activation_maps(inputs: np.ndarray, weights: np.ndarray, grid: Grid) -> Figu
     across, down = cell * inputs.shape[3] / inputs.shape[2], cell * grid.shape[0] / grid.shape[1]
     height = cell + maps * (down + gap)
     note = "each input above the share that each unit of a block's map has in it; bright: the largest of that map"
-    figure, top = _figure(left + number * (cell + gap) + RIGHT, height - 0.3, "Activation maps", note)
+    figure, top = headed_figure(left + number * (cell + gap) + RIGHT, height - 0.3, "Activation maps", note)
     for column in range(number):
         x = left + column * (cell + gap)
-        axes = _place(figure, x, top, min(across, cell), cell)
-        _draw_pictures(axes, inputs[None, column : column + 1])
+        axes = axes_at(figure, x, top, min(across, cell), cell)
+        draw_pictures(axes, inputs[None, column : column + 1])
         axes.set(xticks=[], yticks=[])
         for row in range(maps):
-            axes = _place(figure, x, top - cell - gap - row * (down + gap), cell, down)
+            axes = axes_at(figure, x, top - cell - gap - row * (down + gap), cell, down)
             axes.imshow(weights[row, column].reshape(grid.shape), cmap=COLOUR_MAP, vmin=0, aspect="auto")
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
