@@ -147,6 +147,10 @@ class Results:
     def summary(self, runs: Runs, metric: str) -> Summary | None:
         return summarise([record.metrics[metric] for record in self.of(runs) if metric in record.metrics])
 
+    def seconds(self, runs: Runs) -> Summary | None:
+        """Of training, without the evaluations in between."""
+        return summarise([record.total_seconds - record.seconds.get("evaluation", 0.0) for record in self.of(runs)])
+
 
 def load_references(path: Path) -> tuple[dict, dict, list[Reference]]:
     """(sources, notes, references) of references.yaml; UserError when it does not follow its own description."""
@@ -558,12 +562,20 @@ TOPOLOGY = {
 }
 
 
+SECONDS = {"seconds": "seconds of training"}
+DECIMALS = {"used_units": 1, "seconds": 1}
+
+
 def metric_cells(row: Row, metrics: dict[str, str], results: Results) -> list[str]:
     """The row's labels, its number of seeds and its mean of each metric on the test split."""
-    means = [
-        mean_cell(row.runs, f"test/{metric}", results, decimals=1 if metric == "used_units" else 3)
-        for metric in metrics
-    ]
+    means = []
+    for metric in metrics:
+        decimals = DECIMALS.get(metric, 3)
+        if metric in SECONDS:
+            summary = results.seconds(row.runs)
+            means.append(mean_text(summary, decimals) if summary else "")
+        else:
+            means.append(mean_cell(row.runs, f"test/{metric}", results, decimals))
     return [*row.labels, count_cell(len(results.of(row.runs)), results.dirty(row.runs)), *means]
 
 
@@ -583,6 +595,11 @@ def render_metrics(table: Table, results: Results) -> Rendered:
         for runs in table.runs()
         for split in ("validation", "test")
     ]
+    if "seconds" in table.metrics:
+        values += [
+            {"config": runs.config_name, "metric": "seconds", "split": "train"} | summary_values(results.seconds(runs))
+            for runs in table.runs()
+        ]
     return Rendered([*blocks, *provenance(table.runs(), results)], blocks[1], values)
 
 

@@ -24,6 +24,7 @@ from scripts import latex
 from scripts.records import MARGIN, write_result
 from scripts.rendering import (
     CLUSTERING,
+    SECONDS,
     TOPOLOGY,
     ParityRow,
     Results,
@@ -311,7 +312,8 @@ TABLES: dict[str, Table] = {
         metrics={
             key: (CLUSTERING | TOPOLOGY)[key]
             for key in ("quantization_error", "topographic_error", "topographic_error_4", "nmi_geometric", "purity")
-        },
+        }
+        | SECONDS,
         rows=tuple(
             Row((f"`{name}`", title), Runs("topography", name, ((5, 6),), 1)) for name, title in TOPOGRAPHY.items()
         )
