@@ -497,3 +497,43 @@ def test_no_script_hides_a_module_of_the_standard_library():
     """`python scripts/x.py` puts scripts/ first on the path: a statistics.py there would break torch.compile."""
     for folder in ("scripts", "experiments"):
         assert not {path.stem for path in (ROOT / folder).glob("*.py")} & sys.stdlib_module_names
+
+
+# --------------------------------------------------------------------------------------------------------------- stays
+
+
+def stays_record(seed, value, experiment="tdpsom", config_name="physionet2012"):
+    metrics = {
+        f"{split}/{metric}": value
+        for split in ("validation", "test")
+        for metric in (
+            "nmi_geometric_score_24", "nmi_geometric_score_24_low", "nmi_arithmetic_score_24", "forecast_measured",
+            "persistence_measured",
+        )
+    }  # fmt: skip
+    metrics["test/nmi_geometric_score_24_high"] = 0.3456
+    return make_record(config_name, seed, experiment=experiment) | {"metrics": metrics}
+
+
+def test_stays_have_an_interval_with_one_run_and_a_standard_error_with_two(results):
+    write(results, stays_record(0, 0.2))
+    table = markdown(results, "tdpsom")
+    assert cells(table, "T-DPSOM", "1")[5] == ".2000 [.2000, .3456]"
+    assert cells(table, "k-means of the raw hours", "")[5] == ""
+    write(results, stays_record(1, 0.3))
+    table = markdown(results, "tdpsom")
+    assert cells(table, "T-DPSOM", "2")[5] == ".2500 ± .0500"
+    forecasts = table.partition("## Forecast")[2]
+    assert cells(forecasts, "T-DPSOM", "2")[2:4] == [".250 ± .050"] * 2
+    assert not [line for line in forecasts.partition("## eICU")[0].splitlines() if line.startswith("| k-means")]
+
+
+def test_stays_of_eicu_stand_beside_what_was_published(results):
+    published = cells(markdown(results, "tdpsom").partition("## eICU")[2], "SOM-VAE-prob")
+    assert published[1].startswith(".0474<sup>")
+    assert published[5].startswith(".0421<sup>")
+    assert published[2] == published[6] == ""
+    write(results, stays_record(0, 0.05, "stays_baselines", "eicu_somvae_prob"))
+    eicu = markdown(results, "tdpsom").partition("## eICU")[2]
+    assert cells(eicu, "SOM-VAE-prob")[6] == ".0500"
+    assert cells(eicu, "T-DPSOM")[1:] == [""] * 6
