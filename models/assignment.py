@@ -57,9 +57,10 @@ def soft_som_loss(assignment: Tensor, neighbour_assignment: Tensor, adjacency: T
     Args:
         assignment: q that weighs, `[B, K]`.
         neighbour_assignment: q whose logarithm is taken, `[B, K]`.
-        adjacency: `[K, K]`, from `adjacency_matrix`; the double sum is one matrix product with it.
+        adjacency: `[K, K]`, from `adjacency_matrix`; the double sum is one matrix product with it, in full precision.
     """
-    return -((assignment @ adjacency) * neighbour_assignment.log()).sum(dim=1).mean()
+    with torch.autocast(assignment.device.type, enabled=False):
+        return -((assignment @ adjacency) * neighbour_assignment.log()).sum(dim=1).mean()
 
 
 def adjacency_matrix(grid: Grid) -> Tensor:

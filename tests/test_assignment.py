@@ -234,3 +234,17 @@ def test_losses_of_dpsom_add_up(dpsom):
     expected = terms["reconstruction"] + 20 * terms["commitment"] + 0.25 * terms["som"]
     assert terms["loss"] == pytest.approx(expected, rel=1e-5)
     assert dpsom.pretraining_loss(inputs, noise)["loss"].item() == pytest.approx(terms["reconstruction"], rel=1e-6)
+
+
+def test_autocast_rounds_no_assignment():
+    torch.manual_seed(0)
+    points, centroids = torch.randn(20, 5), torch.randn(6, 5)
+    adjacency = assignment.adjacency_matrix(Grid(2, 3, torus=True))
+
+    def losses():
+        soft = assignment.student_t_assignment(assignment.squared_distances(points, centroids), alpha=10.0)
+        return soft, assignment.soft_som_loss(soft, soft, adjacency)
+
+    plain = losses()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert all(torch.equal(one, other) for one, other in zip(losses(), plain, strict=True))
