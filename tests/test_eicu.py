@@ -152,6 +152,14 @@ def test_what_a_stay_has_not_measured_is_the_median_and_what_none_has_is_zero(tm
     assert not stays.inputs[:, :, CHANNELS.index("lab_BNP")].any()
 
 
+def test_minus_zero_is_zero(tmp_path):
+    source = three_stays()
+    source.vital(FIRST, 5, st1="-0.0")
+    prepared(source, tmp_path)
+    medians = {row["channel"]: row["median"] for row in read_csv(tmp_path / "output" / "channels.csv")}
+    assert (medians["vs_st1"], medians["vs_st2"]) == ("0.0", "nan")
+
+
 def test_of_two_rows_of_the_same_minute_the_later_counts(tmp_path):
     source = three_stays()
     for value in (30, 50, 40):
@@ -253,8 +261,8 @@ def test_68_17_and_15_of_100_stays():
 
 def test_a_persons_stays_come_into_one_split_when_corrected(tmp_path):
     source = Source()
-    for stay in range(100, 120):
-        source.stay(stay, step=60, uniquepid=f"person {stay // 3}")
+    for stay in range(100, 121):
+        source.stay(stay, uniquepid=f"person {stay // 3}" if stay < 120 else None)
     prepared(source, tmp_path / "published")
     prepared(source, tmp_path / "corrected", "--corrected", "persons")
     together = {}

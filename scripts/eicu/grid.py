@@ -40,7 +40,8 @@ def points_query(corrections: frozenset[str]) -> str:
     )
 
 
-# The median by counting equal values, which needs no more memory than there are different ones.
+# The median by counting equal values, which needs no more memory than there are different ones; + 0.0 turns -0 into 0,
+# which it equals, so that it does not depend on the order of the rows which of them is found.
 MEDIANS = """
 , counts AS (
     SELECT channel, value, count(*) AS rows FROM points GROUP BY ALL
@@ -54,7 +55,7 @@ MEDIANS = """
 SELECT
     channel,
     max(n)::BIGINT AS points,
-    (min(value) FILTER (up_to_here > (n - 1) // 2) + min(value) FILTER (up_to_here > n // 2)) / 2 AS median,
+    (min(value) FILTER (up_to_here > (n - 1) // 2) + min(value) FILTER (up_to_here > n // 2)) / 2 + 0.0 AS median,
     max(abs(value)) AS largest,
     coalesce(sum(rows) FILTER (value < low OR value > high), 0)::BIGINT AS out_of_range
 FROM ranked JOIN channels USING (channel) GROUP BY channel ORDER BY channel

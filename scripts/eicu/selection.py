@@ -10,7 +10,7 @@ STAYS = f"""
 WITH patients AS (
     SELECT
         stay,
-        any_value(uniquepid) AS person,
+        coalesce(any_value(uniquepid), stay::VARCHAR) AS person,
         coalesce(bool_or(hospitaldischargelocation = 'Death'), false) AS hospital_death,
         coalesce(bool_or(unitdischargelocation = 'Death'), false) AS unit_death
     FROM patient GROUP BY stay
