@@ -4,15 +4,18 @@
     python experiments/topography.py with digits training.sigma='[5.0, 5.0]'
 
 The second command shows what a neighbourhood that never shrinks costs. `experiments/baselines.py` trains the package
-MiniSom on the same data.
+MiniSom on the same pixels; `training.minisom_steps` trains it here, on the same latents.
 """
 
 import json
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
+from experiments.baselines import minisom
 from experiments.configuration import at_least, one_of, optional, positive, text
+from experiments.errors import UserError
 from experiments.ingredients import compute as computing
 from experiments.ingredients import data as datasets
 from experiments.ingredients import evaluation as evaluating
@@ -39,14 +42,18 @@ from experiments.ingredients.tracking import Tracker, tracking
 from experiments.ingredients.training import Phase, Trainer, Update, training_ingredient
 from experiments.launch import launch
 from experiments.registration import register
-from models.topography import Topography
+from models.topography import LatentTopography, Topography
 
 import numpy as np
 import torch
 from sacred import Experiment
+from torch import Tensor
 
 training = training_ingredient(
+    encoder_epochs=20,  # of the autoencoder, with model.encoder=dense
+    encoder_learning_rate=0.001,
     epochs=50,
+    minisom_steps=0,  # above 0, the map is trained by the package MiniSom instead, one random sample a step
     optimizer="adam",  # adam or sgd (with momentum 0.9)
     sigma=[4.0, 0.5],  # width of the neighbourhood in steps of the grid: first and last epoch, geometric in between
 )
@@ -55,6 +62,8 @@ ex.add_config(
     seed=0,
     resume=None,  # folder of an interrupted run to continue
     model=dict(
+        encoder="none",  # what the map is of: none, the inputs themselves; dense, latents of a dense autoencoder
+        latent_dim=10,  # of that autoencoder
         map_size=[8, 8],  # rows, columns
         torus=False,  # opposite edges of the map touch
         grid_metric="euclidean",  # distance between units on the grid: euclidean, manhattan or chebyshev
@@ -66,9 +75,14 @@ register(
     {
         "seed": at_least(0),
         "resume": optional(text),
+        "model.encoder": one_of("none", "dense"),
+        "model.latent_dim": at_least(1),
         "model.map_size": at_least(1),
         "model.grid_metric": one_of("euclidean", "manhattan", "chebyshev"),
+        "training.encoder_epochs": at_least(1),
+        "training.encoder_learning_rate": positive,
         "training.epochs": at_least(1),
+        "training.minisom_steps": at_least(0),
         "training.optimizer": one_of(*OPTIMIZERS),
         "training.sigma": positive,
     }
@@ -83,15 +97,41 @@ register(
 def build(model: dict[str, Any], input_shape: tuple[int, ...]) -> Topography:
     """The map of a configuration for inputs of this shape."""
     height, width = model["map_size"]
-    options = {key: value for key, value in model.items() if key != "map_size"}
+    options = {key: model[key] for key in ("torus", "grid_metric", "unit_norm")}
+    if model["encoder"] == "dense":
+        return LatentTopography(input_shape, model["latent_dim"], height, width, **options)
     return Topography(math.prod(input_shape), height, width, **options)
 
 
 def phases(topography: Topography, training: dict[str, Any]) -> list[Phase]:
-    """One phase, in which the neighbourhood shrinks."""
-    sigmas = np.geomspace(*training["sigma"], training["epochs"]).tolist()
-    update = Update(topography.loss, (training["learning_rate"],), {"sigma": tuple(sigmas)})
-    return [Phase("map", training["epochs"], (update,))]
+    """One phase, in which the neighbourhood shrinks; before it the autoencoder's, if there is one."""
+    stages = []
+    if isinstance(topography, LatentTopography):
+        update = Update(topography.autoencoder_loss, (training["encoder_learning_rate"],))
+        stages.append(Phase("encoder", training["encoder_epochs"], (update,)))
+    if not training["minisom_steps"]:
+        sigmas = np.geomspace(*training["sigma"], training["epochs"]).tolist()
+        update = Update(topography.loss, (training["learning_rate"],), {"sigma": tuple(sigmas)})
+        stages.append(Phase("map", training["epochs"], (update,)))
+    return stages
+
+
+@torch.no_grad()
+def fit_minisom(topography: Topography, inputs: Tensor, training: dict[str, Any], seed: int) -> float:
+    """Train the centroids by the package MiniSom, from the first sigma on; returns the seconds it took.
+
+    Raises:
+        UserError: a map that MiniSom, as it is used here, does not have.
+    """
+    if topography.grid.torus or topography.unit_norm:
+        raise UserError("training.minisom_steps trains a plain map: set model.torus and model.unit_norm to False")
+    features = in_chunks(topography, topography.features, inputs).cpu().numpy()
+    settings = {"sigma": training["sigma"][0], "learning_rate": 0.5, "steps": training["minisom_steps"]}
+    start = time.perf_counter()
+    found = minisom(features, settings, topography.grid, seed)
+    seconds = time.perf_counter() - start
+    topography.centroids.copy_(torch.from_numpy(found))
+    return seconds
 
 
 def metrics_of(topography: Topography, split: Split, topology: bool) -> dict[str, float]:
@@ -127,7 +167,7 @@ def draw(tracker: Tracker, topography: Topography, dataset: Dataset, step: int) 
     """Pictures of the map over the validation split; units without a scale of their own by their largest pixel."""
     split = dataset.validation
     features = in_chunks(topography, topography.features, split.inputs)
-    pictures = topography.units().view(-1, *split.inputs.shape[1:])
+    pictures = topography.decode(topography.units(), split.inputs.shape[1:])
     draw_map(
         tracker,
         split,
@@ -158,9 +198,12 @@ def main(_run, _config, seed, model, training) -> dict[str, float | None]:
     optimizer = OPTIMIZERS[training["optimizer"]]
     with Tracker(_run) as tracker:
         progress = Trainer(topography, stages, inputs, tracker, curve(topography, parts), _config, optimizer).run()
+        if training["minisom_steps"]:
+            progress.seconds["map"] = fit_minisom(topography, inputs, training, seed)
         metrics = final_metrics(topography, parts)
-        tracker.scalars(metrics, training["epochs"])
-        draw(tracker, topography, dataset, training["epochs"])
+        step = max(sum(phase.epochs for phase in stages), 1)
+        tracker.scalars(metrics, step)
+        draw(tracker, topography, dataset, step)
         tracker.hparams(_config, metrics)
         write_record(tracker.folder, ex.path, _config, metrics, progress, provenance, device, dataset.checksum)
     print(f"result: {json.dumps(json_numbers(metrics))}")

@@ -4,6 +4,7 @@ Source: T. Kohonen, "Essentials of the self-organizing map", Neural Networks 37,
 a layer posted in a forum with the question whether it is a correct implementation; the README answers.
 """
 
+from models import networks
 from models.assignment import squared_distances
 from models.grid import Grid, gaussian_neighbourhood
 
@@ -44,7 +45,7 @@ class Topography(nn.Module):
 
     def features(self, inputs: Tensor) -> Tensor:
         """What is compared with the units: inputs `[B, ...]` as `[B, D]`, of unit length with `unit_norm`."""
-        return self._scaled(inputs.flatten(1))
+        return self._scaled(self.encode(inputs))
 
     def units(self) -> Tensor:
         """What features are compared with, `[K, D]`: the centroids, of unit length with `unit_norm`."""
@@ -62,8 +63,16 @@ class Topography(nn.Module):
         """Each of the inputs `[B, ...]` as its winner sees it; with `unit_norm`, at the input's own length."""
         reconstructed = self.units()[self.winners(inputs)]
         if self.unit_norm:
-            reconstructed = reconstructed * inputs.flatten(1).norm(dim=1, keepdim=True)
-        return reconstructed.view_as(inputs)
+            reconstructed = reconstructed * self.encode(inputs).norm(dim=1, keepdim=True)
+        return self.decode(reconstructed, inputs.shape[1:])
+
+    def encode(self, inputs: Tensor) -> Tensor:
+        """The space of the map: inputs `[B, ...]` as `[B, D]`."""
+        return inputs.flatten(1)
+
+    def decode(self, vectors: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Vectors `[B, D]` of that space as inputs of this shape."""
+        return vectors.view(-1, *shape)
 
     def loss(self, inputs: Tensor, sigma: float | Tensor) -> dict[str, Tensor]:
         """`mean_i sum_j exp(-g(c_i, j)^2 / (2 sigma^2)) ||x_i - w_j||^2`, c_i the winner of x_i, g the grid's metric.
@@ -82,3 +91,33 @@ class Topography(nn.Module):
 
     def _scaled(self, vectors: Tensor) -> Tensor:
         return F.normalize(vectors, dim=1) if self.unit_norm else vectors
+
+
+class LatentTopography(Topography):
+    """A map of the latents of a dense autoencoder, which is trained before the map and then stays.
+
+    Args:
+        input_shape: `(C, H, W)` of one input, values in [0, 1].
+        latent_dim: D.
+        height, width, options: see `Topography`.
+    """
+
+    def __init__(
+        self, input_shape: tuple[int, int, int], latent_dim: int, height: int, width: int, **options: bool | str
+    ) -> None:
+        super().__init__(latent_dim, height, width, **options)
+        self.encoder = networks.dense_encoder(input_shape, latent_dim, "none", 0.0, before=False)
+        self.decoder = networks.dense_decoder(latent_dim, input_shape, "none", before=False, leaky_logits=False)
+
+    @torch.no_grad()
+    def encode(self, inputs: Tensor) -> Tensor:
+        """Latents `[B, D]`; the map's loss does not reach the encoder."""
+        return self.encoder(inputs).float()
+
+    def decode(self, vectors: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Pictures `[B, C, H, W]` of latents `[B, D]`."""
+        return self.decoder(vectors).float().sigmoid()
+
+    def autoencoder_loss(self, inputs: Tensor) -> dict[str, Tensor]:
+        """Mean squared error of the autoencoder alone."""
+        return {"loss": F.mse_loss(self.decoder(self.encoder(inputs)).float().sigmoid(), inputs)}

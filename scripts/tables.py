@@ -74,6 +74,10 @@ TOPOGRAPHY = {
     "digits": "digits",
     "mnist": "MNIST",
     "fmnist": "Fashion-MNIST",
+    "digits_latents": "latents of digits",
+    "digits_latents_minisom": "latents of digits, MiniSom",
+    "mnist_latents": "latents of MNIST",
+    "mnist_latents_minisom": "latents of MNIST, MiniSom",
     "as_posted": "digits, 20 × 20, as posted",
     "as_posted_long": "the same, ten times as long",
     "as_posted_corrected": "the same map, σ shrinks, Adam",
@@ -302,9 +306,10 @@ TABLES: dict[str, Table] = {
     "topography": Table(
         title="Topography: a map trained by its loss",
         reading=(
-            "Maps of the pixels themselves, 8 × 8 units unless the row says otherwise. Mean ± standard error over n "
-            "seeds on the test images; the CSV file has the validation split too. The topographic error counts a "
-            "second winner outside the 8 (or 4) units around the first. The square's classes are its quadrants. An "
+            "Maps of the pixels themselves or of the 10 latents of a dense autoencoder, 8 × 8 units unless the row "
+            "says otherwise. Seconds include the autoencoder's. Mean ± standard error over n seeds on the test images; "
+            "the CSV file has the validation split too. The topographic error counts a second winner outside the 8 (or "
+            "4) units around the first. The square's classes are its quadrants. An "
             "empty cell has not been run."
         ),
         render=render_metrics,

@@ -5,7 +5,7 @@ import io
 from experiments.ingredients.metrics import topology_metrics
 from experiments.ingredients.optimization import MomentumSGD, PhasedAdam
 from models.grid import Grid, gaussian_neighbourhood
-from models.topography import Topography
+from models.topography import LatentTopography, Topography
 
 import numpy as np
 import pytest
@@ -259,3 +259,20 @@ def test_one_step_of_gradient_descent_is_one_step_of_minisom():
     topography.loss(point[None], 1.3)["loss"].backward()
     torch.optim.SGD(topography.parameters(), lr=0.2).step()
     np.testing.assert_allclose(topography.centroids.detach().numpy(), som.get_weights().reshape(20, 64), atol=1e-7)
+
+
+def test_a_map_of_latents_stays_out_of_its_autoencoder():
+    torch.manual_seed(0)
+    inputs = torch.rand(8, 1, 4, 4)
+    topography = LatentTopography((1, 4, 4), 3, 2, 3)
+    assert topography.units().shape == (6, 3)
+    assert topography.reconstruct(inputs).shape == inputs.shape
+    torch.testing.assert_close(topography.features(inputs), topography.encoder(inputs).detach())
+    topography.loss(inputs, sigma=1.0)["loss"].backward()
+    assert [name for name, value in topography.named_parameters() if value.grad is not None] == ["centroids"]
+    topography.zero_grad()
+    loss = topography.autoencoder_loss(inputs)["loss"]
+    decoded = topography.decode(topography.encode(inputs), (1, 4, 4))
+    torch.testing.assert_close(loss.detach(), (decoded.detach() - inputs).square().mean())
+    loss.backward()
+    assert topography.centroids.grad is None

@@ -38,6 +38,8 @@ def test_a_run_leaves_its_record_and_its_pictures(fast):
     [
         "model.unit_norm=True training.optimizer=sgd training.epochs=1",
         "model.map_size='[2, 5]' model.torus=True model.grid_metric=manhattan training.sigma='[1, 1]'",
+        "model.encoder=dense model.latent_dim=3 model.unit_norm=True training.encoder_epochs=1",
+        "model.encoder=dense model.latent_dim=3 training.encoder_epochs=1 training.minisom_steps=20",
     ],
 )
 def test_maps_of_other_kinds(tmp_path, settings):
@@ -86,6 +88,10 @@ def test_interrupted_and_resumed_it_ends_with_the_same_numbers(tmp_path, monkeyp
             "training.optimizer is 'rmsprop': it must be a string, one of 'adam', 'sgd'",
         ),
         ("model.map_size='[10, 21]'", "model.map_size=[10, 21] has more units than the 200 samples: lower"),
+        (
+            "training.minisom_steps=20 model.torus=True",
+            "trains a plain map: set model.torus and model.unit_norm to False",
+        ),
         ("training.learning_rate=1e30", "is not finite in map epoch 1: lower training.learning_rate"),
     ],
 )
