@@ -11,7 +11,7 @@ from pathlib import Path
 
 from experiments import topography
 from experiments.errors import UserError
-from scripts import search
+from scripts import jobs, search
 from scripts.plan import resolve_config
 from scripts.search import Search, nested
 
@@ -23,20 +23,10 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 FAST = ROOT / "configs" / "searches" / "fast.yaml"
 
-DRIVER = """
-import sys
-from scripts import jobs, search
-jobs.HEARTBEAT_SECONDS = 12  # Sacred's heart beats every 10 seconds
-search.HEARTBEAT_SECONDS, search.GRACE_SECONDS = 1, 3
-sys.exit(search.main(sys.argv[1:]))
-"""
-
 
 def start(*arguments: str) -> subprocess.Popen:
-    command = [sys.executable, "-c", DRIVER, *arguments, "--threads", "1"]
-    return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    command = [sys.executable, "scripts/search.py", *arguments]
+    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
 def study_of(folder: Path) -> optuna.Study:
@@ -68,39 +58,37 @@ def kill(process: subprocess.Popen, folder: Path) -> None:
                 os.kill(int(path.parent.name), signal.SIGKILL)
 
 
-def test_a_killed_search_goes_on_and_exports_its_best_trial(tmp_path):
+def test_a_killed_search_goes_on_and_exports_its_best_trial(tmp_path, monkeypatch, capsys, in_process):
     folder = tmp_path / "fast"
-    arguments = [str(FAST), "--trials", "2", "--folder", str(tmp_path)]
+    arguments = [str(FAST), "--trials", "2", "--folder", str(tmp_path), "--threads", "1"]
     process = start(*arguments)
-    checkpoint = folder / "trials" / "0" / "topography" / "1" / "checkpoint.pt"
-    wait_for(checkpoint.exists)
+    wait_for((folder / "trials" / "0" / "topography" / "1" / "checkpoint.pt").exists)
     kill(process, folder)
     assert [trial.state.name for trial in study_of(folder).trials] == ["RUNNING"]
 
-    process = start(*arguments)
-    output, errors = process.communicate(timeout=500)
-    assert process.returncode == 0, errors
+    monkeypatch.setattr(jobs, "HEARTBEAT_SECONDS", 12)  # Sacred's heart beats every 10 seconds
+    monkeypatch.setattr(search, "HEARTBEAT_SECONDS", 1)
+    monkeypatch.setattr(search, "GRACE_SECONDS", 3)
+    assert search.main(arguments) == 0
     lost, *tried = study_of(folder).trials
     assert (lost.state.name, [trial.state.name for trial in tried]) == ("FAIL", ["COMPLETE"] * 2)
     assert lost.params in [trial.params for trial in tried], "the lost trial was not taken up again"
-    resumed = json.loads((folder / "trials" / "0" / "topography" / "2" / "run.json").read_text())
-    assert resumed["info"]["resumed_from"].endswith("trials/0/topography/1")
+    resumed = json.loads((folder / "trials" / "0" / "topography" / "2" / "config.json").read_text())
+    assert resumed["resume"].endswith("trials/0/topography/1")
 
     records = [json.loads(path.read_text()) for path in folder.glob("trials/*/topography/*/record.json")]
     values = {record["metrics"]["validation/quantization_error"] for record in records}
     assert {trial.value for trial in tried} == values
     best = min(tried, key=lambda trial: trial.value)
-    assert f"best: validation/quantization_error {best.value:.4f}" in output
+    assert f"best: validation/quantization_error {best.value:.4f}" in capsys.readouterr().out
     exported = yaml.safe_load((folder / "best.yaml").read_text())
     base = yaml.safe_load((ROOT / "configs" / "topography" / "fast.yaml").read_text())
     assert exported == search.merged(base, nested(best.params))
-    text = (folder / "best.yaml").read_text()
-    assert f"{best.value:.4f} with seed 0" in text
+    assert f"{best.value:.4f} with seed 0" in (folder / "best.yaml").read_text()
     pictures = {path.stem for path in (folder / "figures").glob("*.png") if Image.open(path).width > 300}
     assert pictures == set(search.PLOTS)
 
-    process = start(*arguments)
-    assert process.wait(timeout=120) == 0
+    assert search.main(arguments) == 0
     assert len(study_of(folder).trials) == 3, "a study that is done trains nothing"
 
 
