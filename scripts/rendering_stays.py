@@ -37,7 +37,7 @@ FORECAST = {
     "forecast_latent": "latents",
     "persistence_latent": "the same, persistence",
 }
-EICU = {f"nmi_arithmetic_score_{hours}": f"{hours} h" for hours in WINDOWS[1:]}
+EICU = {f"nmi_arithmetic_full_score_{hours}": f"{hours} h" for hours in WINDOWS[1:]}
 
 
 def render_stays(table: Table, results: Results) -> Rendered:

@@ -507,7 +507,7 @@ def stays_record(seed, value, experiment="tdpsom", config_name="physionet2012"):
         f"{split}/{metric}": value
         for split in ("validation", "test")
         for metric in (
-            "nmi_geometric_score_24", "nmi_geometric_score_24_low", "nmi_arithmetic_score_24", "forecast_measured",
+            "nmi_geometric_score_24", "nmi_geometric_score_24_low", "nmi_arithmetic_full_score_24", "forecast_measured",
             "persistence_measured",
         )
     }  # fmt: skip
