@@ -2,6 +2,8 @@
 
 import json
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 from experiments.errors import UserError
@@ -159,12 +161,17 @@ def test_a_worker_leaves_the_exit_status_of_a_run_that_ended_by_itself(tmp_path,
 def test_before_the_time_limit_a_worker_interrupts_its_run_and_is_pickled_without_it(tmp_path):
     worker = Worker(job(), Setting(tmp_path / "runs", 1, COMMIT), tmp_path / "0.exit")
     script = (
-        f"trap 'echo saved > {tmp_path}/state; exit 130' INT; echo > {tmp_path}/ready; while :; do sleep 0.05; done"
+        "import pathlib, signal, sys, time\n"
+        f"folder = pathlib.Path({str(tmp_path)!r})\n"
+        "def save(*_):\n    (folder / 'state').write_text('saved')\n    sys.exit(130)\n"
+        "signal.signal(signal.SIGINT, save)\n"
+        "(folder / 'ready').touch()\n"
+        "time.sleep(60)\n"
     )
-    worker.process = subprocess.Popen(["sh", "-c", script])
+    worker.process = subprocess.Popen([sys.executable, "-c", script])
     while not (tmp_path / "ready").exists():
-        pass
+        time.sleep(0.05)
     again = worker.checkpoint().function
-    assert (tmp_path / "state").read_text() == "saved\n", "it waits until the run has saved"
+    assert (tmp_path / "state").read_text() == "saved", "it waits until the run has saved"
     assert (again.process, again.job, again.exit_file) == (None, worker.job, worker.exit_file)
     assert worker.process.wait() == 130
