@@ -52,6 +52,7 @@ DPSOM = {
     "mnist": dpsom("mnist", CORRECTED, 22),
     "fmnist": dpsom("fmnist", CORRECTED, 22),
     "mnist_faithful": dpsom("mnist_faithful", FAITHFUL, 45),
+    "mnist_faithful_104": dpsom("mnist_faithful_104", FAITHFUL, 16),
     "fmnist_faithful": dpsom("fmnist_faithful", FAITHFUL, 45),
     "mnist_conv": dpsom("mnist_conv", CONV, 160),
     "fmnist_conv": dpsom("fmnist_conv", CONV, 160),
