@@ -146,6 +146,11 @@ def train(job: Job, setting: Setting, environment: dict[str, str] | None = None)
         )
 
 
+def died(exit_status: int) -> bool:
+    """Whether a training was killed or interrupted, rather than ended by itself."""
+    return exit_status < 0 or exit_status in (128 + signal.SIGINT, 128 + signal.SIGTERM)
+
+
 def last_line(log: Path) -> str:
     """The last line of a log, progress bars split at their carriage returns."""
     try:

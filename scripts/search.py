@@ -27,7 +27,7 @@ from typing import Any
 
 from experiments.errors import UserError
 from experiments.ingredients.observers import redact
-from scripts.jobs import ROOT, Job, Setting, last_line, log_of, relative, settle, train
+from scripts.jobs import ROOT, Job, Setting, died, last_line, log_of, relative, settle, train
 from scripts.plan import cores, git, load_experiment, resolve_config
 from scripts.records import read_json, write_result
 from scripts.rendering import Runs
@@ -179,7 +179,7 @@ class Study:
         try:
             return self.metric_of(trial)
         except KeyboardInterrupt:
-            self.retry(self.study, self.frozen(trial))
+            optuna.storages.RetryHeartbeatStaleTrialCallback()(self.study, self.frozen(trial))
             raise
 
     def frozen(self, trial: optuna.Trial) -> optuna.trial.FrozenTrial:
@@ -197,7 +197,7 @@ class Study:
         while job.action != "collect":
             status = finish(train(job, setting))
             settle(job, setting)
-            if status > 0 or (status < 0 and job.deaths == MOST_RETRIES):
+            if job.action != "collect" and (not died(status) or job.deaths == MOST_RETRIES):
                 trial.set_user_attr("error", last_line(log_of(job, setting)))
                 raise optuna.TrialPruned
             job.deaths += 1

@@ -19,7 +19,7 @@ from pathlib import Path
 from experiments.configuration import closest
 from experiments.errors import UserError
 from scripts.executors import Ended
-from scripts.jobs import Job, Setting, last_line, log_of, settle, train
+from scripts.jobs import Job, Setting, died, last_line, log_of, settle, train
 from scripts.records import write_result
 
 import submitit
@@ -109,12 +109,11 @@ class Worker:
             self.process = train(self.job, self.setting)
             while (status := self.process.poll()) is None:
                 time.sleep(0.2)
-        if status >= 0 and status not in (128 + signal.SIGINT, 128 + signal.SIGTERM):
+        if not died(status):
             write_result(self.exit_file, str(status).encode())
         if status:
-            raise RuntimeError(
-                f"the training ended with exit status {status}: {last_line(log_of(self.job, self.setting))}"
-            )
+            words = last_line(log_of(self.job, self.setting))
+            raise RuntimeError(f"the training ended with exit status {status}: {words}")
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
         """Called by submitit when Slurm warns of the time limit: lets the run save its state, and is then requeued."""

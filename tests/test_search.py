@@ -165,3 +165,19 @@ def test_a_trial_that_fails_by_itself_is_pruned_and_one_that_dies_is_retried(tmp
     assert [trial.state.name for trial in study.study.trials] == ["PRUNED", "PRUNED"]
     assert len(started) == 1 + 1 + search.MOST_RETRIES
     assert study.study.trials[0].user_attrs["error"] == "it left no log"
+
+
+def test_an_interrupted_trial_goes_back_into_the_queue(tmp_path, monkeypatch):
+    study = search.Study(Search.read(FAST), tmp_path / "fast", None, 0, 1)
+
+    def interrupted(process):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(search, "finish", interrupted)
+    monkeypatch.setattr(search, "train", lambda *_: None)
+    for _ in range(search.MOST_RETRIES + 2):  # however often
+        with pytest.raises(KeyboardInterrupt):
+            study.run(1)
+    trials = study.study.trials
+    assert [trial.state.name for trial in trials] == ["FAIL"] * (search.MOST_RETRIES + 2) + ["WAITING"]
+    assert len({str(trial.params) for trial in trials}) == 1
