@@ -33,6 +33,7 @@ TABLES["fast"] = Table(
     metrics={"nmi_geometric": "NMI", "purity": "purity", "quantization_error": "error"},
     rows=tuple(Row((name,), Runs(name, "fast", ((seeds, 1),), 1)) for name, seeds in rows),
 )
+reproduce.cores = lambda: 1  # one thread for local runs, as for those on the nodes
 sys.exit(reproduce.main(["--tables", "fast", *sys.argv[1:]]))
 """
 
@@ -151,7 +152,6 @@ def test_every_run_finishes_exactly_once(cluster, tmp_path, mongo_url, sweeps):
     assert sweep.said(f"the jobs go on in Slurm (to end them: scancel --name={array})")
     sweeps.append(sweep.start())
     local = Sweep(tmp_path / "local", os.environ.copy(), "--jobs", "1")
-    local.command = ["taskset", "-c", str(min(os.sched_getaffinity(0))), *local.command]  # one thread, as on the nodes
     sweeps.append(local.start())
 
     # The job is warned of its limit, the run saves its state, the job is requeued; then the controller is away.
