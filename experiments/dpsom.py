@@ -61,11 +61,11 @@ ex.add_config(
         torus=True,  # opposite edges of the map touch
         alpha=10.0,  # degrees of freedom of the Student-t assignment
         posterior="diagonal",  # covariance of q(z|x): diagonal or full
-        normalization="batch",  # of every hidden layer: affine (the originals'), batch or none
-        normalize_before=True,  # ... before the activation instead of behind it
-        dropout=0.4,  # rate in the encoder
-        leaky_logits=False,  # the original's leaky ReLU on the dense decoder's logits
-        assignment="mean",  # latents that are assigned to units, for the target and for evaluation: mean or sample
+        normalization="affine",  # of every hidden layer: affine (the originals'), batch or none
+        normalize_before=False,  # ... before the activation instead of behind it
+        dropout=0.0,  # rate in the encoder
+        leaky_logits=True,  # the original's leaky ReLU on the dense decoder's logits
+        assignment="sample",  # latents that are assigned to units, for the target and for evaluation: mean or sample
     ),
     loss=dict(
         theta=1.0,  # weighs the reconstruction (the ELBO)
