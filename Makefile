@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUNS ?= runs
 
-.PHONY: demo test test-system lint bench tensorboard reproduce reproduce-table report mongo
+.PHONY: demo test test-system lint bench tensorboard reproduce reproduce-table report mongo test-slurm
 
 demo: .venv/installed  ## train DPSOM on the bundled digits and say where to look
 	$(BIN)/python experiments/dpsom.py with digits
@@ -11,11 +11,15 @@ demo: .venv/installed  ## train DPSOM on the bundled digits and say where to loo
 	echo "TensorBoard:  make tensorboard   (then open http://localhost:6006)"
 
 test: .venv/installed-dev  ## everything that pip can install, on two cores
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not system" tests
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not system and not slurm" tests
 
 test-system: .venv/installed-dev  ## what needs Debian packages: installs them, then runs those tests
 	scripts/install_system_packages.sh
 	$(BIN)/python -m pytest -m system tests
+
+test-slurm: .venv/installed-dev  ## a sweep on a real Slurm of two nodes, with kills and time limits; takes minutes
+	scripts/install_system_packages.sh
+	$(BIN)/python -m pytest -m slurm tests
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

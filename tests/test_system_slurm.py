@@ -1,6 +1,6 @@
 """reproduce.py on a real Slurm of two nodes: whatever happens to jobs and controller, every run finishes exactly once.
 
-Needs Debian packages: `make test-system`.
+Needs Debian packages: `make test-slurm`.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ reproduce.cores = lambda: 1  # one thread for local runs, as for those on the no
 sys.exit(reproduce.main(["--tables", "fast", *sys.argv[1:]]))
 """
 
-pytestmark = pytest.mark.system
+pytestmark = pytest.mark.slurm
 
 
 @pytest.fixture(scope="module")
