@@ -172,11 +172,6 @@ def split_metrics(somvae: SOMVAE, split: Split, latents: Tensor) -> dict[str, fl
     return metrics | {"reconstruction_error": errors.mean().item()}
 
 
-def learned_transitions(somvae: SOMVAE) -> Tensor | None:
-    """The table `[K, K]`, or None where nothing trained it."""
-    return somvae.transition_probabilities().detach().cpu() if somvae.weights.gamma > 0 else None
-
-
 def evaluate_series(tracker: Tracker, somvae: SOMVAE, parts: dict[str, Series], step: int) -> dict[str, float]:
     """Metrics of the sequences of `validation` and `test`, step by step, and pictures of the map in time."""
     seen = {}
@@ -184,7 +179,7 @@ def evaluate_series(tracker: Tracker, somvae: SOMVAE, parts: dict[str, Series], 
         latents = latents_of(somvae, part.frames().inputs)
         units = in_chunks(somvae, lambda chunk: somvae.distances(chunk).argmin(dim=1), latents).long().cpu()
         seen[name] = SeriesOnMap(part, latents, units.view(part.labels.shape))
-    tables = Transitions(learned_transitions(somvae), counted_transitions(seen["train"].moves(), somvae.grid.size))
+    tables = Transitions(somvae.learned_transitions(), counted_transitions(seen["train"].moves(), somvae.grid.size))
     decoded = in_chunks(somvae, somvae.decode, somvae.centroids.detach())
     draw_transitions(tracker, seen["validation"].units, tables, somvae.grid, decoded, step)
     return series_metrics(seen, tables, lambda frames, latents: split_metrics(somvae, frames, latents))

@@ -157,7 +157,7 @@ class SOMVAEOfHours(nn.Module):
 
     def transitions(self) -> Tensor | None:
         """The learned table `[K, K]`; None where nothing trained it."""
-        return self.somvae.transition_probabilities().detach().cpu() if self.somvae.weights.gamma > 0 else None
+        return self.somvae.learned_transitions()
 
     def rows(self, inputs: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """Of series `[B, T, C]` the hours that count, one behind the other, and where each stay starts."""

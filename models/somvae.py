@@ -127,6 +127,10 @@ class SOMVAE(nn.Module):
         """P `[K, K]`: row i holds the probabilities of the units that may follow unit i."""
         return self.transition_logits.softmax(dim=1)
 
+    def learned_transitions(self) -> Tensor | None:
+        """P on the CPU, or None where no weight trains it."""
+        return self.transition_probabilities().detach().cpu() if self.weights.gamma > 0 else None
+
     def joint_loss(self, inputs: Tensor, starts: Tensor | None = None) -> dict[str, Tensor]:
         """Everything. Where transitions have a weight, `inputs` `[B, C, H, W]` are sequences one behind the other.
 
