@@ -9,8 +9,10 @@ import pdb
 import shlex
 import signal
 import sys
+import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -34,8 +36,8 @@ from sacred.utils import (
 CHECKPOINT = "checkpoint.pt"  # experiments.ingredients.checkpoint.FILE_NAME, without importing torch
 
 
-def launch(experiment: Experiment, argv: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line `argv` (default: `sys.argv`) and exit.
+def launch(experiment: Experiment, argv: Sequence[str] | None = None, in_processes: bool = False) -> NoReturn:
+    """Run the command line `argv` (default: `sys.argv`) and exit; under torchrun only if it trains `in_processes`.
 
     Ctrl-C and SIGTERM raise KeyboardInterrupt in the experiment, once: Sacred marks the run INTERRUPTED, and whatever
     arrives while that is being saved is ignored. A UserError within a run leaves it FAILED; before one, no trace.
@@ -45,7 +47,13 @@ def launch(experiment: Experiment, argv: Sequence[str] | None = None) -> NoRetur
     options: dict[str, Any] = {}
     try:
         options = _parse(experiment, program, arguments)
-        _run(experiment, options)
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not in_processes:
+            raise UserError(f"{experiment.path} trains in one process: start it with python instead of torchrun")
+        if int(os.environ.get("RANK", 0)) > 0:
+            with _unseen(options):
+                _run(experiment, options)
+        else:
+            _run(experiment, options)
         status = 0
     except UserError as error:
         if options.get("--debug"):
@@ -137,6 +145,21 @@ def _run(experiment: Experiment, options: dict[str, Any]) -> None:
     # The strict check of the configuration replaces Sacred's warnings about added and changed entries.
     run = experiment.run(options["COMMAND"], updates, named_configs, info=info, options={**options, "--force": True})
     check_observers(run)
+
+
+@contextmanager
+def _unseen(options: dict[str, Any]) -> Iterator[None]:
+    """Let a process beside the first one of torchrun's run without a trace: its folder is thrown away."""
+    os.environ.pop("SACRED_MONGO_URL", None)
+    with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        options["--loglevel"] = "ERROR"
+        options["UPDATE"] += [
+            f"tracking.runs_dir={folder}",
+            "tracking.mongo_url=None",
+            "tracking.tensorboard=False",
+            "tracking.figures=False",
+        ]
+        yield
 
 
 def _check_named_config(name: str, experiment: Experiment) -> None:

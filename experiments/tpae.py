@@ -35,6 +35,7 @@ from experiments.ingredients.evaluation import (
     squared_error,
     with_prefix,
 )
+from experiments.ingredients.processes import one_first
 from experiments.ingredients.record import Provenance, json_numbers, write_record
 from experiments.ingredients.tracking import Tracker, tracking
 from experiments.ingredients.training import Phase, Trainer, Update, training_ingredient
@@ -336,7 +337,8 @@ def main(_run, _config, seed, model, loss, training) -> dict[str, float | None]:
     provenance = Provenance.now()
     device = prepare()
     torch.manual_seed(seed)
-    dataset = load_dataset().to(device)
+    with one_first():
+        dataset = load_dataset().to(device)
     train = dataset.train
     net = build(model, loss, tuple(train.inputs.shape[1:]), len(dataset.classes)).to(device)
     stages = phases(net, train.labels, training, max(len(train) // training["batch_size"], 1))
@@ -355,4 +357,4 @@ def main(_run, _config, seed, model, loss, training) -> dict[str, float | None]:
 
 
 if __name__ == "__main__":
-    launch(ex)
+    launch(ex, in_processes=True)

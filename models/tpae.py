@@ -29,6 +29,7 @@ from typing import NamedTuple
 
 from models import networks
 from models.assignment import adjacency_matrix, squared_distances
+from models.batch import of_all_processes
 from models.grid import Grid, gaussian_neighbourhood
 
 import torch
@@ -127,14 +128,14 @@ class SoftSOM(nn.Module):
 
         0 without such a pair.
         """
-        winners = distances.argmin(dim=1)
+        latents, winners = of_all_processes(latents), of_all_processes(distances).argmin(dim=1)
         pairs = self.adjacency[winners][:, winners].clamp_max(1.0)
         total = (pairs * squared_distances(latents, latents)).sum() / latents.shape[1]
         return total / pairs.sum().clamp_min(1.0)
 
     def diversity(self, weights: Tensor) -> Tensor:
         """1 - entropy of the batch's mean weights / log K; 0 on a map of one unit."""
-        usage = weights.mean(dim=0)
+        usage = of_all_processes(weights).mean(dim=0)
         entropy = -torch.xlogy(usage, usage.clamp_min(1e-12)).sum()
         return 1 - entropy / torch.tensor(max(self.grid.size, 2)).log()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from experiments.configuration import at_least, one_of, optional
 from experiments.errors import UserError
+from experiments.ingredients import processes
 
 import torch
 from sacred import Ingredient
@@ -31,10 +32,10 @@ RULES = {
 
 @compute.capture
 def prepare(device: str, precision: str, threads: int | None, deterministic: bool) -> torch.device:
-    """Apply the settings to PyTorch and return the device.
+    """Apply the settings to PyTorch and return the device of this process.
 
     Raises:
-        UserError: CUDA was asked for and there is none.
+        UserError: CUDA was asked for and there is none, or not enough for the processes.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("compute.device=cuda, but PyTorch sees no CUDA device: use compute.device=auto or cpu")
@@ -46,7 +47,7 @@ def prepare(device: str, precision: str, threads: int | None, deterministic: boo
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic)
     use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-    return torch.device("cuda" if use_cuda else "cpu")
+    return processes.join(torch.device("cuda" if use_cuda else "cpu"))
 
 
 def keep_freed_memory() -> None:
@@ -80,6 +81,7 @@ def hardware(device: torch.device) -> dict[str, str | int | None]:
         "device": device.type,
         "cpu": _processor(),
         "threads": torch.get_num_threads(),
+        "processes": processes.PROCESSES,
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
     }
 

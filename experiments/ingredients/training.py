@@ -19,6 +19,7 @@ from experiments.errors import UserError
 from experiments.ingredients import checkpoint
 from experiments.ingredients.compute import autocast, compiled, compute
 from experiments.ingredients.optimization import MomentumSGD, PhasedAdam, staircase_decay
+from experiments.ingredients.processes import NUMBER, Parallel
 from experiments.ingredients.tracking import Tracker
 
 import torch
@@ -113,7 +114,7 @@ class Progress:
 
 
 class Trainer:
-    """Runs phases on a training set, logs them, and can stop and continue anywhere.
+    """Runs phases on a training set, logs them, and can stop and continue anywhere; alone or in several processes.
 
     Args:
         model: trained in place.
@@ -125,7 +126,8 @@ class Trainer:
         optimizer: makes the optimiser of the model's parameters.
 
     Raises:
-        UserError: the batch is larger than the set, or the checkpoint to resume does not fit.
+        UserError: the batch is larger than the set or cannot be divided among the processes, or the checkpoint to
+            resume does not fit.
     """
 
     def __init__(
@@ -146,6 +148,7 @@ class Trainer:
         self.tracker, self.evaluate, self.settings = tracker, evaluate, settings
         self.decay = settings["decay_factor"], settings["decay_steps"]
         self.steps_per_epoch = len(inputs) // self.batch_size
+        self.parallel = Parallel(model, self.batch_size)
         self.make_optimizer = optimizer
         self.optimizer = optimizer(model.parameters())
         self.progress = Progress()
@@ -163,14 +166,14 @@ class Trainer:
         """
         total = sum(phase.epochs for phase in self.phases) * self.steps_per_epoch
         done = self._epochs_done() * self.steps_per_epoch + (self.epoch.step if self.epoch else 0)
-        with _deferred_signals() as signals, tqdm(total=total, initial=done, unit="step", mininterval=1.0) as bar:
+        with _deferred_signals() as signals, _bar(total, done) as bar:
             self.signals, self.bar = signals, bar
             while self.progress.phase < len(self.phases):
                 self._run_phase(self.phases[self.progress.phase])
                 self.progress.phase += 1
                 self.progress.epoch = 0
                 self._save()
-            if signals.received is not None:  # during the last save
+            if self._asked_to_stop():  # during the last save
                 signals.deliver()
         return self.progress
 
@@ -195,14 +198,19 @@ class Trainer:
         self.model.train()
         while self.epoch.step < self.steps_per_epoch:
             self._train_step(phase, losses, schedules)
-            if self.signals.received is not None and self.epoch.step < self.steps_per_epoch:
+            if self.epoch.step < self.steps_per_epoch and self._asked_to_stop():
                 self._add_seconds(phase.name, time.perf_counter() - start)
+                self.epoch.totals = {name: self.parallel.mean(total) for name, total in self.epoch.totals.items()}
                 self._stop()
         self._add_seconds(phase.name, time.perf_counter() - start)
         self._finish_epoch(phase, time.perf_counter() - start)
         self.epoch = None
-        if self.signals.received is not None:
+        if self._asked_to_stop():
             self._stop()
+
+    def _asked_to_stop(self) -> bool:
+        self.signals.received = self.parallel.agreed(self.signals.received)
+        return self.signals.received is not None
 
     def _stop(self) -> None:
         """Save, then hand the signal to whom it was meant for."""
@@ -214,11 +222,12 @@ class Trainer:
         batch = self._batch()
         if phase.prepare:
             batch = phase.prepare(**batch)
+        batch = self.parallel.part(batch)
         for update, loss, schedule in zip(phase.updates, losses, schedules, strict=True):
             rate = update.learning_rates[self._place(len(update.learning_rates), phase)]
             values = {name: column[self._place(len(column), phase)] for name, column in schedule.items()}
             with autocast(device_type=self.inputs.device.type):
-                terms = loss(**batch, **values)
+                terms = self.parallel.call(loss, **batch, **values)
             self.optimizer.zero_grad()
             terms["loss"].backward()
             self.optimizer.step_at(staircase_decay(rate, progress.global_step, *self.decay))
@@ -232,7 +241,8 @@ class Trainer:
         """Read the epoch's means from the device once, check, evaluate and log them."""
         progress = self.progress
         names, totals = zip(*self.epoch.totals.items(), strict=True)
-        means = (torch.stack([total.float() for total in totals]) / self.steps_per_epoch).tolist()
+        sums = self.parallel.mean(torch.stack([total.float() for total in totals]))
+        means = (sums / self.steps_per_epoch).tolist()
         row: dict[str, Any] = {"phase": phase.name, "epoch": progress.epoch + 1, "seconds": round(seconds, 3)}
         row |= dict(zip(names, means, strict=True))
         broken = [name for name, mean in zip(names, means, strict=True) if not math.isfinite(mean)]
@@ -298,7 +308,7 @@ class Trainer:
             "progress": vars(self.progress),
             "epoch": vars(self.epoch) if self.epoch else None,
             "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "cuda_rng": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
         }
         checkpoint.save(self.tracker.folder / name, state)
 
@@ -313,9 +323,13 @@ class Trainer:
         for step, row in enumerate(self.progress.history, start=1):
             self._log(row, step)
         torch.set_rng_state(state["rng"])
-        if state["cuda_rng"]:
-            torch.cuda.set_rng_state_all(state["cuda_rng"])
+        if state["cuda_rng"] is not None:
+            torch.cuda.set_rng_state(state["cuda_rng"])
         self._save()
+
+
+def _bar(total: int, done: int) -> tqdm:
+    return tqdm(total=total, initial=done, unit="step", mininterval=1.0, disable=NUMBER > 0)
 
 
 def _moved(value: Any, device: torch.device) -> Any:

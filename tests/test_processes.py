@@ -1,0 +1,96 @@
+"""TPAE in two processes, as torchrun starts them (gloo, CPU), beside one process with the same global batch."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from experiments import dpsom
+from experiments.errors import UserError
+from experiments.ingredients import checkpoint, processes
+from models.tpae import encoder_of
+
+import pytest
+import torch
+from command_line import run, strict_json
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+EVERYTHING = "fast augmentation.flip=True loss.adversarial=0.1 tracking.figures=False tracking.tensorboard=False"
+TOLERANCE = dict(rtol=1e-3, atol=1e-5)  # of weights after 28 steps of Adam; sums are taken in another order
+
+
+def command(arguments, launcher):
+    return [*launcher, "experiments/tpae.py", "with", *arguments.split(), "compute.threads=1", "compute.device=cpu"]
+
+
+def weights(folder):
+    return torch.load(folder / checkpoint.FILE_NAME, weights_only=True)["model"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The run folders of the same training in one process and in two."""
+    folders = []
+    for launcher in ([sys.executable], TORCHRUN):
+        runs = tmp_path_factory.mktemp("runs")
+        done = subprocess.run(
+            command(f"{EVERYTHING} tracking.runs_dir={runs}", launcher), capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("result:") == 1
+        folders.append(runs / "tpae" / "1")
+    return folders
+
+
+def test_two_processes_train_what_one_trains(finished):
+    one, two = map(weights, finished)
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, **TOLERANCE, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_their_losses_are_those_of_whole_batches(finished):
+    one, two = (strict_json((folder / "record.json").read_text()) for folder in finished)
+    assert (one["hardware"]["processes"], two["hardware"]["processes"]) == (1, 2)
+    for of_one, of_two in zip(one["curve"], two["curve"], strict=True):
+        terms = {name for name in of_one if "/" not in name} - {"phase", "epoch", "seconds"}
+        assert {name: of_two[name] for name in terms} == pytest.approx({name: of_one[name] for name in terms}, rel=1e-3)
+
+
+def test_only_the_first_process_leaves_a_run(finished):
+    assert [path.name for path in finished[1].parent.iterdir() if path.name.isdigit()] == ["1"]
+
+
+def test_interrupted_and_resumed_they_end_with_the_same_weights(finished, tmp_path):
+    settings = f"{EVERYTHING} tracking.runs_dir={tmp_path}"
+    with subprocess.Popen(command(settings, TORCHRUN), stderr=subprocess.PIPE, text=True) as started:
+        folder = tmp_path / "tpae" / "1"
+        while not (folder / checkpoint.FILE_NAME).exists():
+            assert started.poll() is None, started.stderr.read()
+            time.sleep(0.05)
+        started.send_signal(signal.SIGTERM)
+        started.communicate(timeout=120)
+    assert strict_json((folder / "run.json").read_text())["status"] == "INTERRUPTED"
+    resumed = command(f"resume={folder} tracking.runs_dir={tmp_path}", TORCHRUN)
+    resumed.remove("compute.device=cpu")
+    done = subprocess.run(resumed, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    whole, parts = weights(finished[1]), weights(tmp_path / "tpae" / "2")
+    assert all(torch.equal(parts[name], value) for name, value in whole.items())
+
+
+def test_other_experiments_refuse(tmp_path, monkeypatch, in_process):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    refused = run(dpsom.ex, tmp_path, "fast")
+    assert refused.status == 2
+    assert refused.errors == "error: dpsom trains in one process: start it with python instead of torchrun\n"
+    assert not os.listdir(tmp_path)
+
+
+def test_what_cannot_be_divided_is_refused(monkeypatch):
+    monkeypatch.setattr(processes, "PROCESSES", 2)
+    with pytest.raises(UserError, match="batch_size=25 cannot be divided among 2 processes"):
+        processes.Parallel(torch.nn.Linear(2, 2), 25)
+    normalising, _ = encoder_of("residual", 3, (8, 8), 2)
+    with pytest.raises(UserError, match="encoder=published"):
+        processes.Parallel(normalising, 24)
