@@ -65,13 +65,13 @@ ex.add_config(
         normalize_before=False,  # ... before the activation instead of behind it
         dropout=0.0,  # rate in the encoder
         leaky_logits=True,  # the original's leaky ReLU on the dense decoder's logits
-        assignment="sample",  # latents that are assigned to units, for the target and for evaluation: mean or sample
+        assignment="mean",  # latents that are assigned to units, for the target and for evaluation: mean or sample
     ),
     loss=dict(
         theta=1.0,  # weighs the reconstruction (the ELBO)
         gamma=20.0,  # weighs the commitment to the target distribution
         beta=0.25,  # weighs the neighbourhood of the map
-        prior=0.5,  # weighs KL(posterior || prior) inside the ELBO
+        prior=1.0,  # weighs KL(posterior || prior) inside the ELBO; the original has 0.5
     ),
 )
 weight = at_least(0.0)

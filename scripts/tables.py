@@ -60,8 +60,8 @@ DPSOM = {
     "fmnist_conv_faithful": dpsom("fmnist_conv_faithful", CONV_FAITHFUL, 400),
 }
 ABLATIONS = (
-    "posterior", "normalization", "dropout", "logits", "assignment", "order", "scaling", "shared_adam", "decay",
-    "precision",
+    "prior", "posterior", "normalization", "dropout", "logits", "assignment", "order", "scaling", "shared_adam",
+    "decay", "precision",
 )  # fmt: skip
 VALIDATION = {"validation/nmi_geometric": "NMI (geometric), validation", "validation/purity": "purity, validation"}
 DIFFERENCES = (
