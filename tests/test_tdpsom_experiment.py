@@ -1,6 +1,7 @@
 """T-DPSOM from its command line to its record, its forecast errors, its baselines, and its speed."""
 
 import csv
+import math
 import time
 from dataclasses import replace
 from functools import partial
@@ -13,6 +14,7 @@ from experiments.ingredients.stays_map import clinical_lines
 from models.assignment import student_t_assignment, student_t_kernel
 from models.grid import Grid
 from models.tdpsom import TDPSOM, LossWeights
+from scripts.plan import resolve_config
 
 import command_line
 import numpy as np
@@ -130,6 +132,17 @@ def test_without_a_weight_nothing_is_forecast(in_process, tmp_path):
     assert "prediction" not in finished.record["seconds"]
     assert "validation/persistence_data" in finished.metrics
     assert not [name for name in finished.metrics if "forecast" in name]
+
+
+def test_the_faithful_configuration_runs(in_process, tmp_path):
+    faithful = resolve_config(tdpsom.ex, "physionet2012_faithful")
+    switches = ("recurrent_activation", "normalization", "normalize_before", "scale_minimum", "assignment")
+    model = " ".join(f"model.{name}={faithful['model'][name]}" for name in switches)
+    finished = run(
+        tmp_path, f"fast {model} training.shuffle=False evaluation.whole_batches=True tracking.figures=False"
+    )
+    assert finished.status == 0, finished.errors
+    assert all(math.isfinite(value) for name, value in finished.metrics.items() if "nmi" in name)
 
 
 def test_missing_eicu_says_what_to_do(in_process, tmp_path):
