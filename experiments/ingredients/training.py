@@ -169,7 +169,7 @@ class Trainer:
                 self._run_phase(self.phases[self.progress.phase])
                 self.progress.phase += 1
                 self.progress.epoch = 0
-                self._save()
+                self.save()
             if signals.received is not None:  # during the last save
                 signals.deliver()
         return self.progress
@@ -181,7 +181,7 @@ class Trainer:
         while self.progress.epoch < phase.epochs:
             self._run_epoch(phase, losses)
             if self.progress.epoch % self.settings["checkpoint_every"] == 0 and self.progress.epoch < phase.epochs:
-                self._save()
+                self.save()
 
     def _run_epoch(self, phase: Phase, losses: list[Callable[..., Terms]]) -> None:
         start = time.perf_counter()
@@ -206,7 +206,7 @@ class Trainer:
 
     def _stop(self) -> None:
         """Save, then hand the signal to whom it was meant for."""
-        self._save()
+        self.save()
         self.signals.deliver()
 
     def _train_step(self, phase: Phase, losses: list[Callable[..., Terms]], schedules: list[Terms]) -> None:
@@ -239,7 +239,7 @@ class Trainer:
         if not all(value.isfinite().all() for value in self.model.state_dict().values()):
             broken.append("the state of the model")
         if broken:
-            self._save(FAILED_FILE_NAME)
+            self.save(FAILED_FILE_NAME)
             raise UserError(
                 f"{', '.join(broken)} is not finite in {phase.name} epoch {row['epoch']}: lower "
                 f"training.learning_rate or the loss weights (state kept in {self._relative(FAILED_FILE_NAME)})"
@@ -249,7 +249,7 @@ class Trainer:
         try:
             row |= self.evaluate(phase, progress.epoch)
         except UserError as error:
-            self._save(FAILED_FILE_NAME)
+            self.save(FAILED_FILE_NAME)
             raise UserError(f"{error} (state kept in {self._relative(FAILED_FILE_NAME)})") from error
         self._add_seconds("evaluation", time.perf_counter() - start)
         progress.history.append(row)
@@ -289,10 +289,10 @@ class Trainer:
     def _relative(self, name: str) -> str:
         return os.path.relpath(self.tracker.folder / name)
 
-    def _save(self, name: str = checkpoint.FILE_NAME) -> None:
+    def save(self, name: str = checkpoint.FILE_NAME) -> None:
+        """Write a checkpoint into the run folder."""
         state = {
             "fingerprint": self.fingerprint,
-            "input_shape": list(self.inputs.shape[1:]),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "progress": vars(self.progress),
@@ -315,7 +315,7 @@ class Trainer:
         torch.set_rng_state(state["rng"])
         if state["cuda_rng"]:
             torch.cuda.set_rng_state_all(state["cuda_rng"])
-        self._save()
+        self.save()
 
 
 def _moved(value: Any, device: torch.device) -> Any:
