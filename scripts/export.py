@@ -49,19 +49,28 @@ class Inputs(NamedTuple):
     """dimensions of any size"""
     code: str
     """an example as the model card writes it"""
+    sizes: str
+    """what the card says of them"""
 
 
 def pictures(shape: tuple[int, ...]) -> Inputs:
     """Samples `[B, *shape]`."""
-    return Inputs((torch.zeros(2, *shape),), ({0: Dim("batch", min=1)},), f"torch.rand({shown((16, *shape))})")
+    return Inputs(
+        example=(torch.zeros(2, *shape),),
+        dynamic=({0: Dim("batch", min=1)},),
+        code=f"torch.rand({shown((16, *shape))})",
+        sizes="Any number of samples will do.",
+    )
 
 
 def series(shape: tuple[int, ...]) -> Inputs:
     """Series `[B, T, C]`, and how many hours of each count, `[B]`, integers of 64 bits."""
     batch, hours = Dim("batch", min=1), Dim("hours", min=1)
-    example = torch.zeros(2, *shape), torch.tensor([1, shape[0]])
     return Inputs(
-        example, ({0: batch, 1: hours}, {0: batch}), f"torch.rand({shown((16, *shape))}), torch.full((16,), {shape[0]})"
+        example=(torch.zeros(2, *shape), torch.tensor([1, shape[0]])),
+        dynamic=({0: batch, 1: hours}, {0: batch}),
+        code=f"torch.rand({shown((16, *shape))}), torch.full((16,), {shape[0]})",
+        sizes="Any number of series will do, and any number of hours; shorter ones are padded at their ends.",
     )
 
 
@@ -176,6 +185,7 @@ def export(run: Path, folder: Path) -> None:
             partial = Path(partial, "model")
             partial.mkdir()
             save_model(model, str(partial / WEIGHTS))
+            (partial / WEIGHTS).chmod(0o644)  # safetensors makes it private
             (partial / CONFIG).write_text(json.dumps(content, indent=1) + "\n")
             for method, name in PROGRAMS.items():
                 if hasattr(model, method):
@@ -196,6 +206,8 @@ tags: [self-organising-map, {experiment}]
 # {name}
 
 {description}
+
+{source}
 
 {parameters:,} parameters in float32; a sample has the shape [{shape}].{map}
 
@@ -219,7 +231,7 @@ import torch
 {programs}
 ```
 
-Any number of samples will do, and series of any number of hours.
+{sizes}
 
 ## Data
 
@@ -288,11 +300,13 @@ def card(model: nn.Module, record: dict[str, Any], samples: Samples, inputs: Inp
     return MODEL_CARD.format(
         experiment=record["experiment"],
         name=name,
-        description=(inspect.getdoc(inspect.getmodule(type(model))) or name).splitlines()[0],
+        description=" ".join(paragraphs(type(model))[0].split()),
+        source=source_of(record["experiment"]),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         shape=shown(samples.shape),
         map=f" The map has {height} x {width} units; unit = row * {width} + column." if has_map else "",
         folder=folder,
+        sizes=inputs.sizes,
         methods="\n".join(method_line(model, method) for method in METHODS if hasattr(model, method)),
         programs="\n".join(
             f'\nprogram = torch.export.load("{folder}/{file}").module()  # {method}\n'
@@ -314,6 +328,16 @@ def card(model: nn.Module, record: dict[str, Any], samples: Samples, inputs: Inp
     )
 
 
+def paragraphs(documented: object) -> list[str]:
+    return (inspect.getdoc(documented) or "").split("\n\n")
+
+
+def source_of(experiment: str) -> str:
+    """Where the method comes from, as the experiment says."""
+    found = paragraphs(importlib.import_module(f"experiments.{experiment}"))
+    return next((text for text in found if text.startswith("Source")), f"Experiment: {experiment}")
+
+
 def method_line(model: nn.Module, method: str) -> str:
     function = getattr(model, method)
     arguments = ", ".join(inspect.signature(function).parameters)
@@ -330,7 +354,9 @@ def data_lines(name: str, samples: Samples) -> str:
     if samples.channels:
         named = ", ".join(f"{one.name} ({one.unit})" if one.unit else one.name for one in samples.channels)
         lines.append(f"Channels, in this order: {named}")
-        lines.append("A value is (measured - mean) / scale, with `samples.channels` of [config.json](config.json)")
+        lines.append(
+            "Values are (value - mean) / scale with `samples.channels` of config.json; gaps are filled as in training"
+        )
     return "\n".join(f"- {line}" for line in lines)
 
 

@@ -35,28 +35,24 @@ CASES = {
         tpae.ex,
         {"model": {"network": "cnn"}, "training": {"reconstruct_epochs": 0, "organise_epochs": 0}},
     ),
-    "MiniSom": (topography.ex, {"training": {"minisom_steps": 50}}),
+    "MiniSom": (
+        topography.ex,
+        {"model": {"encoder": "dense", "latent_dim": 3}, "training": {"encoder_epochs": 1, "minisom_steps": 50}},
+    ),
 }
 
 
 class Exported(NamedTuple):
-    """A finished run of a `fast` config, where it was exported to, and the data it was trained on."""
+    """A finished run of a `fast` config, where it was exported to, its programs, and what it is evaluated on."""
 
     run: Path
     folder: Path
+    programs: dict[str, torch.nn.Module]
     validation: data.Split | cohorts.Stays
 
     @property
     def record(self):
         return json.loads((self.run / "record.json").read_text())
-
-    @property
-    def programs(self):
-        return {
-            method: torch.export.load(self.folder / name).module()
-            for method, name in PROGRAMS.items()
-            if (self.folder / name).exists()
-        }
 
     def inputs(self, count: int, hours: int = 20) -> tuple[torch.Tensor, ...]:
         """Random arguments of the programs."""
@@ -81,14 +77,15 @@ def exported(request, tmp_path_factory, in_process) -> Exported:
     folder = tmp_path_factory.mktemp(ex.path)
     tracking = {"runs_dir": str(folder), "tensorboard": False, "figures": False}
     done = ex.run(named_configs=["fast"], config_updates={"tracking": tracking, **updates}, options={"--force": True})
-    settings = {name: value for name, value in done.config["data"].items()}
     if ex in (tdpsom.ex, stays_baselines.ex):
-        validation = cohorts.load_parts(**settings)["validation"]
+        validation = cohorts.load_parts(**done.config["data"])["validation"]
     else:
-        validation = data.load_dataset(**settings).validation
-    run = folder / ex.path / "1"
-    assert export.main([str(run), "--to", str(folder / "out" / "model")]) == 0
-    return Exported(run, folder / "out" / "model", validation)
+        validation = data.load_dataset(**done.config["data"]).validation
+    run, exported = folder / ex.path / "1", folder / "out" / "model"
+    assert export.main([str(run), "--to", str(exported)]) == 0
+    files = {method: exported / name for method, name in PROGRAMS.items() if (exported / name).exists()}
+    programs = {method: torch.export.load(file).module() for method, file in files.items()}
+    return Exported(run, exported, programs, validation)
 
 
 def only(*names):
