@@ -164,7 +164,7 @@ def main(_run, _config, seed, model, series, compute) -> dict[str, float | None]
         )
         tracker.hparams(_config, metrics)
         cpu = torch.device("cpu")
-        write_record(tracker.folder, ex.path, _config, metrics, progress, provenance, cpu, dataset.checksum)
+        write_record(tracker.folder, ex.path, _config, metrics, progress, provenance, cpu, dataset.samples)
     print(f"result: {json.dumps(json_numbers(metrics))}")
     return json_numbers(metrics)
 

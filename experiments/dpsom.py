@@ -8,7 +8,7 @@ States", CHIL 2021, and its code, ratschlab/dpsom. The `*_faithful` configs comp
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from experiments.configuration import any_length, at_least, between, one_of, optional, positive, text
@@ -32,6 +32,7 @@ from experiments.ingredients.evaluation import (
     with_prefix,
 )
 from experiments.ingredients.record import Provenance, json_numbers, write_record
+from experiments.ingredients.samples import Samples
 from experiments.ingredients.tracking import Tracker, tracking
 from experiments.ingredients.training import Phase, Trainer, Update, training_ingredient
 from experiments.launch import launch
@@ -105,13 +106,17 @@ register(
 )
 
 
-def build(model: dict[str, Any], loss: dict[str, float], input_shape: tuple[int, int, int]) -> DPSOM:
-    """The model of a configuration for images of shape `(C, H, W)`."""
+def build(config: Mapping[str, Any], samples: Samples) -> DPSOM:
+    """The model of a configuration for images.
+
+    Raises:
+        UserError: images that do not fit the network.
+    """
+    model = config["model"]
     options = {key: value for key, value in model.items() if key not in ("map_size", "torus", "assignment")}
+    grid = Grid(*model["map_size"], torus=model["torus"])
     try:
-        return DPSOM(
-            input_shape, Grid(*model["map_size"], torus=model["torus"]), weights=LossWeights(**loss), **options
-        )
+        return DPSOM(samples.shape, grid, weights=LossWeights(**config["loss"]), **options)
     except ValueError as error:
         raise UserError(f"{error}: change data.image_size or use model.network=dense") from error
 
@@ -191,14 +196,14 @@ def draw(tracker: Tracker, dpsom: DPSOM, dataset: Dataset, assignment: str, step
 
 
 @ex.main
-def main(_run, _config, seed, model, loss, training) -> dict[str, float | None]:
+def main(_run, _config, seed, model, training) -> dict[str, float | None]:
     if model["normalization"] == "batch" and training["batch_size"] == 1:
         raise UserError("training.batch_size=1 is too small for model.normalization=batch: raise it or use affine")
     provenance = Provenance.now()
     device = prepare()
     torch.manual_seed(seed)
     dataset = load_dataset().to(device)
-    dpsom = build(model, loss, tuple(dataset.train.inputs.shape[1:])).to(device)
+    dpsom = build(_config, dataset.samples).to(device)
     parts = evaluated_parts(dataset, training["batch_size"])
     assignment = model["assignment"]
     stages = phases(dpsom, dataset.train.inputs, assignment, training)
@@ -211,7 +216,7 @@ def main(_run, _config, seed, model, loss, training) -> dict[str, float | None]:
         tracker.scalars(metrics, step)
         draw(tracker, dpsom, dataset, assignment, step)
         tracker.hparams(_config, metrics)
-        write_record(tracker.folder, ex.path, _config, metrics, progress, provenance, device, dataset.checksum)
+        write_record(tracker.folder, ex.path, _config, metrics, progress, provenance, device, dataset.samples)
     print(f"result: {json.dumps(json_numbers(metrics))}")
     return json_numbers(metrics)
 

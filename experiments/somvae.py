@@ -8,7 +8,7 @@ code, ratschlab/SOM-VAE. The `*_faithful` configs compute what that code compute
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from experiments.configuration import at_least, one_of, optional, positive, text
@@ -34,6 +34,7 @@ from experiments.ingredients.evaluation import (
     with_prefix,
 )
 from experiments.ingredients.record import Provenance, json_numbers, write_record
+from experiments.ingredients.samples import Samples
 from experiments.ingredients.series import Series, evaluated_series, sequences, series
 from experiments.ingredients.tracking import Tracker, tracking
 from experiments.ingredients.training import Phase, Trainer, Update, training_ingredient
@@ -104,16 +105,17 @@ register(
 )
 
 
-def build(model: dict[str, Any], loss: dict[str, Any], input_shape: tuple[int, int, int]) -> SOMVAE:
-    """The model of a configuration for images of shape `(C, H, W)`.
+def build(config: Mapping[str, Any], samples: Samples) -> SOMVAE:
+    """The model of a configuration for images.
 
     Raises:
         UserError: images that do not fit the network.
     """
+    model = config["model"]
     options = {key: value for key, value in model.items() if key not in ("map_size", "torus")}
     grid = Grid(*model["map_size"], torus=model["torus"])
     try:
-        return SOMVAE(input_shape, grid, weights=LossWeights(**loss), **options)
+        return SOMVAE(samples.shape, grid, weights=LossWeights(**config["loss"]), **options)
     except ValueError as error:
         raise UserError(f"{error}: change data.image_size, model.latent_dim or model.network") from error
 
@@ -203,14 +205,14 @@ def draw(tracker: Tracker, somvae: SOMVAE, dataset: Dataset, step: int) -> None:
 
 
 @ex.main
-def main(_run, _config, seed, model, loss, training) -> dict[str, float | None]:
+def main(_run, _config, seed, model, training) -> dict[str, float | None]:
     provenance = Provenance.now()
     device = prepare()
     torch.manual_seed(seed)
     dataset = load_dataset().to(device)
     train = dataset.train
     check_map_size(model["map_size"], len(train))
-    somvae = build(model, loss, tuple(train.inputs.shape[1:])).to(device)
+    somvae = build(_config, dataset.samples).to(device)
     sequence = sequences(train, len(dataset.classes), training["batch_size"])
     stages = phases(somvae, train.labels, sequence, training)
     parts = evaluated_parts(dataset, training["batch_size"])
@@ -226,7 +228,7 @@ def main(_run, _config, seed, model, loss, training) -> dict[str, float | None]:
             metrics |= evaluate_series(tracker, somvae, held_out, step)
         tracker.scalars(metrics, step)
         tracker.hparams(_config, metrics)
-        write_record(tracker.folder, ex.path, _config, metrics, progress, provenance, device, dataset.checksum)
+        write_record(tracker.folder, ex.path, _config, metrics, progress, provenance, device, dataset.samples)
     print(f"result: {json.dumps(json_numbers(metrics))}")
     return json_numbers(metrics)
 

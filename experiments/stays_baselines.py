@@ -11,7 +11,7 @@ Its decoder ends in a sigmoid, so it sees every channel scaled to [0, 1] between
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from experiments.configuration import at_least, one_of, optional, positive, text
@@ -21,7 +21,7 @@ from experiments.ingredients import compute as computing
 from experiments.ingredients import evaluation as evaluating
 from experiments.ingredients import tracking as trackers
 from experiments.ingredients import training as trainer
-from experiments.ingredients.cohorts import data, load_parts
+from experiments.ingredients.cohorts import data, load_parts, samples_of
 from experiments.ingredients.compute import compute, prepare
 from experiments.ingredients.evaluation import (
     evaluated_while_training,
@@ -35,6 +35,7 @@ from experiments.ingredients.figures_series import attractor
 from experiments.ingredients.hours import Hours, agreement, all_metrics, map_autocorrelation, movement
 from experiments.ingredients.metrics import topology_metrics, winners
 from experiments.ingredients.record import Provenance, json_numbers, write_record
+from experiments.ingredients.samples import Samples
 from experiments.ingredients.stays import Stays
 from experiments.ingredients.tracking import Tracker, tracking
 from experiments.ingredients.training import Phase, Progress, Trainer, Update, training_ingredient
@@ -46,7 +47,7 @@ from experiments.ingredients.transitions import (
 )
 from experiments.launch import launch
 from experiments.registration import register
-from models.assignment import squared_distances
+from models.assignment import squared_distances, winners_of_series
 from models.grid import Grid
 from models.somvae import SOMVAE, LossWeights
 
@@ -127,17 +128,23 @@ class KMeansOfHours(nn.Module):
 
 
 class SOMVAEOfHours(nn.Module):
-    """SOM-VAE whose samples are hours, scaled to [0, 1]; padded series reach it as rows."""
+    """SOM-VAE whose samples are hours of C channels, scaled to [0, 1]; padded series reach it as rows."""
 
-    def __init__(self, train: Stays, grid: Grid, latent_dim: int, loss: dict[str, float]) -> None:
+    def __init__(self, channels: int, grid: Grid, latent_dim: int, loss: Mapping[str, float]) -> None:
         super().__init__()
+        self.register_buffer("low", torch.zeros(channels))
+        self.register_buffer("width", torch.ones(channels))
+        weights = LossWeights(**loss, gamma_twice=False)
+        shape = (channels, 1, 1)
+        self.somvae = SOMVAE(shape, grid, latent_dim=latent_dim, network="dense", gradients="full", weights=weights)
+
+    def set_scale(self, train: Stays) -> "SOMVAEOfHours":
+        """Scale by the extremes of the training hours from now on."""
         hours = train.inputs[train.mask]
         low, high = hours.min(dim=0).values, hours.max(dim=0).values
-        self.register_buffer("low", low)
-        self.register_buffer("width", torch.where(high > low, high - low, 1.0))
-        weights = LossWeights(**loss, gamma_twice=False)
-        shape = (hours.shape[1], 1, 1)
-        self.somvae = SOMVAE(shape, grid, latent_dim=latent_dim, network="dense", gradients="full", weights=weights)
+        self.low.copy_(low)
+        self.width.copy_(torch.where(high > low, high - low, 1.0))
+        return self
 
     @property
     def centroids(self) -> Tensor:
@@ -149,6 +156,13 @@ class SOMVAEOfHours(nn.Module):
 
     def latents(self, hours: Tensor) -> Tensor:
         return self.somvae.encode(self.scaled(hours))
+
+    def winners(self, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Index `[B, T]` of the unit nearest to the latent of every hour of series `[B, T, C]`.
+
+        It is -1 behind the end of a series of fewer hours, `lengths` `[B]`.
+        """
+        return winners_of_series(lambda hours: self.somvae.winners(self.scaled(hours)), inputs, lengths)
 
     def reconstruct(self, hours: Tensor) -> Tensor:
         """Hours `[n, C]` as the map sees them, in their own scale."""
@@ -171,6 +185,13 @@ class SOMVAEOfHours(nn.Module):
             updates.append(Update(self.somvae.transition_loss, (training["transition_learning_rate"],)))
         mask = train.mask
         return Phase("joint", training["joint_epochs"], tuple(updates), lambda: {"mask": mask}, self.rows)
+
+
+def build(config: Mapping[str, Any], samples: Samples) -> SOMVAEOfHours:
+    """SOM-VAE of a configuration for series; its scale is that of no data yet."""
+    model = config["model"]
+    grid = Grid(*model["map_size"], torus=False)
+    return SOMVAEOfHours(samples.shape[-1], grid, model["latent_dim"], config["loss"])
 
 
 Model = KMeansOfHours | SOMVAEOfHours
@@ -240,12 +261,12 @@ def draw(tracker: Tracker, stays: Stays, hours: Hours, tables: Transitions, grid
 
 
 @ex.main
-def main(_run, _config, seed, model, loss, training, compute) -> dict[str, float | None]:
+def main(_run, _config, seed, model, training, compute) -> dict[str, float | None]:
     provenance = Provenance.now()
     device = prepare()
     torch.manual_seed(seed)
     splits = load_parts()
-    train = splits["train"]
+    train, samples = splits["train"], samples_of(splits)
     grid = Grid(*model["map_size"], torus=False)
     with Tracker(_run) as tracker:
         if model["name"] == "kmeans":
@@ -253,7 +274,7 @@ def main(_run, _config, seed, model, loss, training, compute) -> dict[str, float
             clusters = KMeansOfHours(train, grid.size, model["restarts"], seed, compute["threads"])
             progress, parts = Progress(seconds={"fit": time.perf_counter() - start}), splits
         else:
-            clusters = SOMVAEOfHours(train, grid, model["latent_dim"], loss).to(device)
+            clusters = build(_config, samples).set_scale(train).to(device)
             parts = {name: part.to(device) for name, part in splits.items()}
             stages = [clusters.phase(parts["train"], training)]
             evaluated = {name: parts[name] for name in ("validation", "test")}
@@ -262,8 +283,7 @@ def main(_run, _config, seed, model, loss, training, compute) -> dict[str, float
         metrics = evaluate(tracker, clusters, parts, grid, training["joint_epochs"])
         tracker.scalars(metrics, training["joint_epochs"])
         tracker.hparams(_config, metrics)
-        checksum = train.description.checksum
-        write_record(tracker.folder, ex.path, _config, metrics, progress, provenance, device, checksum)
+        write_record(tracker.folder, ex.path, _config, metrics, progress, provenance, device, samples)
     print(f"result: {json.dumps(json_numbers(metrics))}")
     return json_numbers(metrics)
 

@@ -8,7 +8,7 @@ States", CHIL 2021, and its code, ratschlab/dpsom. The `*_faithful` configs comp
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from experiments.configuration import any_length, at_least, between, one_of, optional, positive, text
@@ -18,13 +18,14 @@ from experiments.ingredients import compute as computing
 from experiments.ingredients import evaluation as evaluating
 from experiments.ingredients import tracking as trackers
 from experiments.ingredients import training as trainer
-from experiments.ingredients.cohorts import data, load_parts
+from experiments.ingredients.cohorts import data, load_parts, samples_of
 from experiments.ingredients.compute import compute, prepare
 from experiments.ingredients.evaluation import evaluated_while_training, evaluation, in_chunks, with_prefix
 from experiments.ingredients.forecasting import forecast_metrics
 from experiments.ingredients.hours import Hours, agreement, all_metrics, map_autocorrelation, movement
 from experiments.ingredients.metrics import topology_metrics, winners
 from experiments.ingredients.record import Provenance, json_numbers, write_record
+from experiments.ingredients.samples import Samples
 from experiments.ingredients.stays import Stays
 from experiments.ingredients.stays_map import draw_stays
 from experiments.ingredients.tracking import Tracker, tracking
@@ -111,10 +112,12 @@ register(
 )
 
 
-def build(model: dict[str, Any], loss: dict[str, float], channels: int) -> TDPSOM:
-    """The model of a configuration for hours `[N, C]`."""
+def build(config: Mapping[str, Any], samples: Samples) -> TDPSOM:
+    """The model of a configuration for series."""
+    model = config["model"]
     options = {key: value for key, value in model.items() if key not in ("map_size", "torus", "assignment")}
-    return TDPSOM(channels, Grid(*model["map_size"], torus=model["torus"]), weights=LossWeights(**loss), **options)
+    grid = Grid(*model["map_size"], torus=model["torus"])
+    return TDPSOM(samples.shape[-1], grid, weights=LossWeights(**config["loss"]), **options)
 
 
 def latents_of(tdpsom: TDPSOM, stays: Stays, assignment: str) -> Tensor:
@@ -188,13 +191,14 @@ def final_metrics(tdpsom: TDPSOM, part: Stays, assignment: str) -> dict[str, flo
 
 
 @ex.main
-def main(_run, _config, seed, model, loss, training) -> dict[str, float | None]:
+def main(_run, _config, seed, model, training) -> dict[str, float | None]:
     provenance = Provenance.now()
     device = prepare()
     torch.manual_seed(seed)
     splits = {name: part.to(device) for name, part in load_parts().items()}
     train, parts = splits["train"], evaluated_stays(splits, training["batch_size"])
-    tdpsom = build(model, loss, train.inputs.shape[2]).to(device)
+    samples = samples_of(splits)
+    tdpsom = build(_config, samples).to(device)
     assignment = model["assignment"]
     stages = phases(tdpsom, train, assignment, training)
     with Tracker(_run) as tracker:
@@ -208,8 +212,7 @@ def main(_run, _config, seed, model, loss, training) -> dict[str, float | None]:
         hours = hours_of(tdpsom, parts["validation"], latents)
         draw_stays(tracker, tdpsom, parts["validation"], hours, latents, step)
         tracker.hparams(_config, metrics)
-        checksum = train.description.checksum
-        write_record(tracker.folder, ex.path, _config, metrics, progress, provenance, device, checksum)
+        write_record(tracker.folder, ex.path, _config, metrics, progress, provenance, device, samples)
     print(f"result: {json.dumps(json_numbers(metrics))}")
     return json_numbers(metrics)
 

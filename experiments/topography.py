@@ -10,7 +10,7 @@ MiniSom on the same pixels; `training.minisom_steps` trains it here, on the same
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from experiments.baselines import minisom
@@ -38,6 +38,7 @@ from experiments.ingredients.evaluation import (
 )
 from experiments.ingredients.optimization import OPTIMIZERS
 from experiments.ingredients.record import Provenance, json_numbers, write_record
+from experiments.ingredients.samples import Samples
 from experiments.ingredients.tracking import Tracker, tracking
 from experiments.ingredients.training import Phase, Trainer, Update, training_ingredient
 from experiments.launch import launch
@@ -94,13 +95,14 @@ register(
 )
 
 
-def build(model: dict[str, Any], input_shape: tuple[int, ...]) -> Topography:
-    """The map of a configuration for inputs of this shape."""
+def build(config: Mapping[str, Any], samples: Samples) -> Topography:
+    """The map of a configuration for samples of any shape."""
+    model = config["model"]
     height, width = model["map_size"]
     options = {key: model[key] for key in ("torus", "grid_metric", "unit_norm")}
     if model["encoder"] == "dense":
-        return LatentTopography(input_shape, model["latent_dim"], height, width, **options)
-    return Topography(math.prod(input_shape), height, width, **options)
+        return LatentTopography(samples.shape, model["latent_dim"], height, width, **options)
+    return Topography(math.prod(samples.shape), height, width, **options)
 
 
 def phases(topography: Topography, training: dict[str, Any]) -> list[Phase]:
@@ -192,20 +194,22 @@ def main(_run, _config, seed, model, training) -> dict[str, float | None]:
     dataset = load_dataset().to(device)
     inputs = dataset.train.inputs
     check_map_size(model["map_size"], len(inputs))
-    topography = build(model, tuple(inputs.shape[1:])).to(device)
+    topography = build(_config, dataset.samples).to(device)
     stages = phases(topography, training)
     parts = evaluated_parts(dataset, training["batch_size"])
     optimizer = OPTIMIZERS[training["optimizer"]]
     with Tracker(_run) as tracker:
-        progress = Trainer(topography, stages, inputs, tracker, curve(topography, parts), _config, optimizer).run()
+        trainer = Trainer(topography, stages, inputs, tracker, curve(topography, parts), _config, optimizer)
+        progress = trainer.run()
         if training["minisom_steps"]:
             progress.seconds["map"] = fit_minisom(topography, inputs, training, seed)
+            trainer.save()
         metrics = final_metrics(topography, parts)
         step = max(sum(phase.epochs for phase in stages), 1)
         tracker.scalars(metrics, step)
         draw(tracker, topography, dataset, step)
         tracker.hparams(_config, metrics)
-        write_record(tracker.folder, ex.path, _config, metrics, progress, provenance, device, dataset.checksum)
+        write_record(tracker.folder, ex.path, _config, metrics, progress, provenance, device, dataset.samples)
     print(f"result: {json.dumps(json_numbers(metrics))}")
     return json_numbers(metrics)
 

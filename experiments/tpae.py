@@ -9,7 +9,7 @@ Source: `brianchristensen/ml`, archive/tpae: public code and text. `cifar10_as_p
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -37,6 +37,7 @@ from experiments.ingredients.evaluation import (
 )
 from experiments.ingredients.processes import one_first
 from experiments.ingredients.record import Provenance, json_numbers, write_record
+from experiments.ingredients.samples import Samples
 from experiments.ingredients.tracking import Tracker, tracking
 from experiments.ingredients.training import Phase, Trainer, Update, training_ingredient
 from experiments.launch import launch
@@ -123,19 +124,20 @@ register(
 )
 
 
-def build(model: dict[str, Any], loss: dict[str, float], shape: tuple[int, int, int], classes: int) -> TPAE | PlainCNN:
-    """The model of a configuration for pictures of this shape `(C, H, W)`.
+def build(config: Mapping[str, Any], samples: Samples) -> TPAE | PlainCNN:
+    """The model of a configuration for pictures and their classes.
 
     Raises:
         UserError: pictures that do not fit the network, or more prototypes than fit into memory.
     """
+    model, shape, classes = config["model"], samples.shape, len(samples.classes)
     options = {key: value for key, value in model.items() if key not in ("network", "map_size", "torus")}
     try:
         if model["network"] == "cnn":
             return PlainCNN(shape, classes, model["encoder"], model["width"])
         require_memory(model["map_size"], os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
         grid = Grid(*model["map_size"], torus=model["torus"])
-        return TPAE(shape, classes, grid, weights=LossWeights(**loss), **options)
+        return TPAE(shape, classes, grid, weights=LossWeights(**config["loss"]), **options)
     except ValueError as error:
         raise UserError(f"{error}: change data.image_size") from error
 
@@ -203,7 +205,7 @@ def described(net: TPAE | PlainCNN, inputs: Tensor) -> dict[str, list[Tensor]]:
 
     def row(chunk: Tensor) -> Tensor:
         if isinstance(net, PlainCNN):
-            return net(chunk)
+            return net.logits(chunk)
         seen = net(chunk)
         parts = [net.classify(seen)]
         parts += [one.latents for one in seen]
@@ -331,7 +333,7 @@ def between_prototypes(som: torch.nn.Module, start: Tensor, end: Tensor, share: 
 
 
 @ex.main
-def main(_run, _config, seed, model, loss, training) -> dict[str, float | None]:
+def main(_run, _config, seed, model, training) -> dict[str, float | None]:
     if model["encoder"] == "residual" and training["batch_size"] == 1:
         raise UserError("training.batch_size=1 is too small for the batch normalisation of model.encoder=residual")
     provenance = Provenance.now()
@@ -340,7 +342,7 @@ def main(_run, _config, seed, model, loss, training) -> dict[str, float | None]:
     with one_first():
         dataset = load_dataset().to(device)
     train = dataset.train
-    net = build(model, loss, tuple(train.inputs.shape[1:]), len(dataset.classes)).to(device)
+    net = build(_config, dataset.samples).to(device)
     stages = phases(net, train.labels, training, max(len(train) // training["batch_size"], 1))
     parts = evaluated_parts(dataset, training["batch_size"])
     with Tracker(_run) as tracker:
@@ -351,7 +353,7 @@ def main(_run, _config, seed, model, loss, training) -> dict[str, float | None]:
         if isinstance(net, TPAE):
             draw(tracker, net, dataset, step)
         tracker.hparams(_config, metrics)
-        write_record(tracker.folder, ex.path, _config, metrics, progress, provenance, device, dataset.checksum)
+        write_record(tracker.folder, ex.path, _config, metrics, progress, provenance, device, dataset.samples)
     print(f"result: {json.dumps(json_numbers(metrics))}")
     return json_numbers(metrics)
 

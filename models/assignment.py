@@ -4,6 +4,8 @@ Source: DPSOM (Manduchi et al., "T-DPSOM: An Interpretable Clustering Method for
 Health States", CHIL 2021), section 3; the Student-t assignment and its target go back to DEC (Xie et al., ICML 2016).
 """
 
+from collections.abc import Callable
+
 from models.grid import Grid
 
 import torch
@@ -24,6 +26,20 @@ def squared_distances(points: Tensor, centroids: Tensor) -> Tensor:
         point_norms = points.square().sum(dim=1, keepdim=True)
         centroid_norms = centroids.square().sum(dim=1)
         return torch.addmm(point_norms + centroid_norms, points, centroids.t(), alpha=-2.0).clamp_min(0.0)
+
+
+def winners_of_series(winners: Callable[[Tensor], Tensor], series: Tensor, lengths: Tensor | None) -> Tensor:
+    """Index `[B, T]` of the unit of every hour of series `[B, T, C]`; -1 behind the end of one.
+
+    Args:
+        winners: of rows `[N, C]`, `[N]`.
+        series: padded at their ends.
+        lengths: hours of each, `[B]`; None: T.
+    """
+    units = winners(series.flatten(0, 1)).view(series.shape[:2])
+    if lengths is None:
+        return units
+    return units.where(torch.arange(series.shape[1], device=series.device) < lengths[:, None], -1)
 
 
 def student_t_kernel(distances: Tensor, alpha: float) -> Tensor:

@@ -153,6 +153,17 @@ class TDPSOM(nn.Module):
 
     # Series
 
+    def winners(self, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Index `[B, T]` of the unit nearest to the posterior mean of every hour of series `[B, T, C]`.
+
+        It is -1 behind the end of a series of fewer hours, `lengths` `[B]`.
+        """
+
+        def nearest(hours: Tensor) -> Tensor:
+            return self.distances(self.mean(hours)).argmin(dim=1)
+
+        return assignment.winners_of_series(nearest, inputs, lengths)
+
     def predict(self, latents: Tensor) -> Independent:
         """Gaussians over the next hour's latents at each hour of latents `[B, T, L]`, from it and those before."""
         hidden, _ = self.lstm(latents)
@@ -170,6 +181,12 @@ class TDPSOM(nn.Module):
             following.append(predicted.sample() if sampled else predicted.mean)
             hidden, state = self.lstm(following[-1], state)
         return torch.cat(following, dim=1)
+
+    def forecast_hours(self, inputs: Tensor, steps: int) -> Tensor:
+        """Hours `[B, steps, C]` expected after all those of series `[B, T, C]`: what the forecast latents decode to."""
+        latents = self.mean(inputs.flatten(0, 1)).unflatten(0, inputs.shape[:2])
+        following = self.forecast(latents, steps)
+        return self.decode(following.flatten(0, 1)).mean.unflatten(0, following.shape[:2])
 
     # Terms
 

@@ -343,7 +343,7 @@ class TPAE(nn.Module):
         """What each block makes of pictures `[B, C, H, W]`; not `through_maps`, each topo_z is the latent itself."""
         seen = []
         inputs = inputs.contiguous(memory_format=torch.channels_last)
-        reconstruction, blended = inputs, inputs.new_zeros(len(inputs), self.classifier.in_features)
+        reconstruction, blended = inputs, inputs.new_zeros(inputs.shape[0], self.classifier.in_features)
         for block in self.blocks:
             latents = block.encode(inputs, reconstruction, blended)
             assignment = block.som(latents)
@@ -357,6 +357,14 @@ class TPAE(nn.Module):
     def classify(self, seen: list[Seen]) -> Tensor:
         """Logits `[B, classes]`."""
         return self.classifier(seen[-1].assignment.blended).float()
+
+    def winners(self, inputs: Tensor) -> Tensor:
+        """Index `[B, blocks]` of the unit nearest to each block's latent of each of the pictures `[B, C, H, W]`."""
+        return torch.stack([one.assignment.distances.argmin(dim=1) for one in self(inputs)], dim=1)
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Logits `[B, classes]` of pictures `[B, C, H, W]`."""
+        return self.classify(self(inputs))
 
     def pictures(self, seen: list[Seen]) -> list[Tensor]:
         """What the map of each block alone knows of the pictures, `[B, C, H, W]` each."""
@@ -441,13 +449,13 @@ class PlainCNN(nn.Module):
         self.classifier = nn.Linear(size, classes)
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def logits(self, inputs: Tensor) -> Tensor:
         """Logits `[B, classes]` of pictures `[B, C, H, W]`."""
         return self.classifier(self.features(inputs.contiguous(memory_format=torch.channels_last))).float()
 
     def loss(self, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Cross entropy for labels `[B]`."""
-        logits = self(inputs)
+        logits = self.logits(inputs)
         return {"loss": F.cross_entropy(logits, labels), "training_accuracy": accuracy(logits, labels)}
 
 

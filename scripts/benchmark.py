@@ -27,6 +27,7 @@ from experiments.ingredients.augmentation import augmentation
 from experiments.ingredients.compute import autocast, compute, hardware, prepare, versions
 from experiments.ingredients.evaluation import evaluation
 from experiments.ingredients.observers import write_atomically
+from experiments.ingredients.samples import Samples
 from experiments.ingredients.training import Phase, Trainer
 from scripts.plan import load_experiment, resolve_config
 from scripts.rendering import speed_table
@@ -86,7 +87,7 @@ Workload = tuple[nn.Module, torch.Tensor, list[Phase]]
 
 def dpsom_workload(config: dict[str, Any], samples: int, device: torch.device) -> Workload:
     inputs = torch.rand(samples, 1, 28, 28, device=device)
-    net = dpsom.build(config["model"], config["loss"], tuple(inputs.shape[1:])).to(device)
+    net = dpsom.build(config, Samples((1, 28, 28))).to(device)
     training = {**config["training"], "pretrain_epochs": EPOCHS, "som_epochs": EPOCHS, "joint_epochs": 2 * EPOCHS}
     return net, inputs, dpsom.phases(net, inputs, config["model"]["assignment"], training)
 
@@ -94,7 +95,7 @@ def dpsom_workload(config: dict[str, Any], samples: int, device: torch.device) -
 def tpae_workload(config: dict[str, Any], samples: int, device: torch.device) -> Workload:
     inputs = torch.rand(samples, 3, 32, 32, device=device)
     labels = torch.randint(0, 10, (samples,), device=device)
-    net = tpae.build(config["model"], config["loss"], tuple(inputs.shape[1:]), 10).to(device)
+    net = tpae.build(config, Samples((3, 32, 32), classes=tuple("0123456789"))).to(device)
     training = {**config["training"], "joint_epochs": 2 * EPOCHS}
     stages = tpae.phases(net, labels, training, steps_per_epoch=samples // training["batch_size"])
     return net, inputs, [stage for stage in stages if stage.epochs]

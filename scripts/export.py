@@ -1,14 +1,13 @@
-"""Exports a trained model: safetensors, its configuration, a model card, and a program from samples to units.
+"""Exports a trained model: safetensors, its configuration, a model card, and programs from samples to units.
 
     python scripts/export.py runs/dpsom/7                     to exported/dpsom-7
     python scripts/export.py runs/dpsom/7 --to somewhere
 
-The folder holds `model.safetensors`, `config.json`, `README.md` (the model card) and `units.pt2`, a program of
-`torch.export` that maps samples `[B, ...]`, any B, to the index of each one's unit, `[B]`; it runs without this
-repository. `load_exported(folder)` gives the model back.
+The folder holds `model.safetensors`, `config.json`, `README.md` (the model card), and the programs of `torch.export`
+that `PROGRAMS` lists, as far as the model has their methods. They take any number of samples, and series of any number
+of hours, and run without this repository. `load_exported(folder)` gives the model back.
 
-An experiment takes part when its `build` takes groups of its configuration and facts about the data (`input_shape`,
-`channels`, `classes`) by their names; its model has a program when it has a method `winners`.
+An experiment takes part by a line in `EXPERIMENTS` and a function `build(config, samples)`, which makes its model.
 """
 
 import argparse
@@ -18,41 +17,90 @@ import json
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from experiments.errors import UserError
 from experiments.ingredients import checkpoint
 from experiments.ingredients.observers import for_record
 from experiments.ingredients.record import FILE_NAME as RECORD
-from experiments.ingredients.trained_map import ARRAYS
+from experiments.ingredients.record import short_curve
+from experiments.ingredients.samples import Samples, read_samples
 from scripts.records import check_record, read_json
 
-import numpy as np
 import safetensors
 import torch
+import yaml
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
+from torch.export import Dim
 
 ROOT = Path(__file__).resolve().parents[1]
-WEIGHTS, CONFIG, CARD, PROGRAM = "model.safetensors", "config.json", "README.md", "units.pt2"
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 
 
-def build_model(experiment: str, config: dict[str, Any], facts: dict[str, Any]) -> nn.Module:
+class Inputs(NamedTuple):
+    """What the programs of an experiment take."""
+
+    example: tuple[Tensor, ...]
+    dynamic: tuple[dict[int, Dim], ...]
+    """dimensions of any size"""
+    code: str
+    """an example as the model card writes it"""
+    sizes: str
+    """what the card says of them"""
+
+
+def pictures(shape: tuple[int, ...]) -> Inputs:
+    """Samples `[B, *shape]`."""
+    return Inputs(
+        example=(torch.zeros(2, *shape),),
+        dynamic=({0: Dim("batch", min=1)},),
+        code=f"torch.rand({shown((16, *shape))})",
+        sizes="Any number of samples will do.",
+    )
+
+
+def series(shape: tuple[int, ...]) -> Inputs:
+    """Series `[B, T, C]`, and how many hours of each count, `[B]`, integers of 64 bits."""
+    batch, hours = Dim("batch", min=1), Dim("hours", min=1)
+    return Inputs(
+        example=(torch.zeros(2, *shape), torch.tensor([1, shape[0]])),
+        dynamic=({0: batch, 1: hours}, {0: batch}),
+        code=f"torch.rand({shown((16, *shape))}), torch.full((16,), {shape[0]})",
+        sizes="Any number of series will do, and any number of hours; shorter ones are padded at their ends.",
+    )
+
+
+def shown(shape: tuple[int, ...]) -> str:
+    return ", ".join(map(str, shape))
+
+
+EXPERIMENTS: dict[str, Callable[[tuple[int, ...]], Inputs]] = {
+    "dpsom": pictures,
+    "somvae": pictures,
+    "stays_baselines": series,
+    "tdpsom": series,
+    "topography": pictures,
+    "tpae": pictures,
+}
+"""Experiments whose models can be exported, and what these take."""
+
+PROGRAMS = {"winners": "units.pt2", "logits": "logits.pt2"}
+"""Methods of models that become programs, and their files."""
+
+
+def build_model(experiment: str, config: Mapping[str, Any], samples: Samples) -> nn.Module:
     """The untrained model of an experiment's configuration, made by the experiment's own `build`.
 
     Raises:
-        UserError: there is no such experiment, or its `build` asks for something else.
+        UserError: models of this experiment cannot be exported.
     """
-    try:
-        build = importlib.import_module(f"experiments.{experiment}").build
-    except (ModuleNotFoundError, AttributeError) as error:
-        raise UserError(f"{experiment} has no model to export: only experiments with a function `build` do") from error
-    known = config | facts
-    names = inspect.signature(build).parameters
-    if unknown := [name for name in names if name not in known]:
-        raise UserError(f"the model of {experiment} asks for {unknown[0]}, and export knows only {', '.join(known)}")
-    return build(**{name: known[name] for name in names})
+    if experiment not in EXPERIMENTS:
+        raise UserError(f"runs of {experiment} cannot be exported: only those of {', '.join(EXPERIMENTS)}")
+    return importlib.import_module(f"experiments.{experiment}").build(config, samples)
 
 
 def load_exported(folder: str | Path) -> nn.Module:
@@ -63,79 +111,89 @@ def load_exported(folder: str | Path) -> nn.Module:
     """
     folder = Path(folder)
     content = read_json(folder / CONFIG)
-    facts = {name: tuple(value) if isinstance(value, list) else value for name, value in content["facts"].items()}
-    model = build_model(content["experiment"], content["config"], facts)
     try:
+        model = build_model(content["experiment"], content["config"], Samples.of(content["samples"]))
         load_model(model, folder / WEIGHTS)
-    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+    except (OSError, RuntimeError, KeyError, TypeError, safetensors.SafetensorError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{folder / WEIGHTS} cannot be loaded ({reason}): export the run again") from error
+        raise UserError(f"the model in {folder} cannot be loaded ({reason}): export the run again") from error
     return model.eval()
 
 
-class Units(nn.Module):
-    """The way from samples to units as a module of its own."""
+def trained(run: Path) -> tuple[nn.Module, dict[str, Any], Samples]:
+    """The model of the finished run in the folder `run`, the run's record, and what the model knows of its data.
 
-    def __init__(self, model: nn.Module) -> None:
+    Raises:
+        UserError: the run is not finished, or it has no trained model that fits.
+    """
+    if not (run / "run.json").is_file():
+        raise UserError(f"{run} is no run folder: give one such as runs/dpsom/7")
+    status = read_json(run / "run.json").get("status")
+    if status != "COMPLETED":
+        raise UserError(f"{run} is not a finished run but {status}: only COMPLETED runs are exported")
+    record = check_record(read_json(run / RECORD), run / RECORD)
+    path = run / checkpoint.FILE_NAME
+    if record["experiment"] in EXPERIMENTS and not path.exists():
+        raise UserError(f"{run} has no {path.name}: there is no model to export")
+    samples, config = read_samples(run), read_json(run / "config.json")
+    model = build_model(record["experiment"], config, samples)
+    state = checkpoint.load(path, checkpoint.fingerprint(config))
+    if short_curve(state["progress"]["history"]) != record["curve"]:
+        raise UserError(f"{path} is not of the end of the run that {RECORD} tells of: restore it or run again")
+    try:
+        model.load_state_dict(state["model"])
+    except RuntimeError as error:
+        commit = record["git_commit"] or "the run's"
+        raise UserError(f"{path} does not fit today's model: export it with the code of commit {commit}") from error
+    return model.eval(), record, samples
+
+
+class Program(nn.Module):
+    """One method of a model as a module of its own."""
+
+    def __init__(self, model: nn.Module, method: str) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.method = model, method
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Index `[B]` of the unit of each of the inputs `[B, ...]`."""
-        return self.model.winners(inputs)
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return getattr(self.model, self.method)(*inputs)
 
 
-def export_units(model: nn.Module, input_shape: tuple[int, ...], path: Path) -> None:
-    """Saves the program from samples `[B, *input_shape]` to units `[B]`."""
-    example = torch.zeros(2, *input_shape)
-    batch = torch.export.Dim("batch", min=1)
-    program = torch.export.export(Units(model).eval(), (example,), dynamic_shapes={"inputs": {0: batch}})
+def export_program(model: nn.Module, method: str, inputs: Inputs, path: Path) -> None:
+    """Saves one method of a model as a program of its own."""
+    program = torch.export.export(
+        Program(model, method).eval(), inputs.example, dynamic_shapes={"inputs": inputs.dynamic}
+    )
     torch.export.save(program, path)
 
 
-def trained(folder: Path) -> tuple[nn.Module, dict[str, Any], dict[str, Any]]:
-    """The model of the finished run in `folder`, the run's record, and the facts its model was built with.
+def export(run: Path, folder: Path) -> None:
+    """Exports the finished run `run` to `folder`, which must not exist; nothing half-written is left behind.
 
     Raises:
-        UserError: the run is not finished, or it has no trained model.
+        UserError: see `trained`; the folder exists or cannot be written.
     """
-    record = check_record(read_json(folder / RECORD), folder / RECORD)
-    if read_json(folder / "run.json").get("status") != "COMPLETED":
-        raise UserError(f"{folder} is not a finished run: only COMPLETED runs are exported")
-    config = read_json(folder / "config.json")
-    path = folder / checkpoint.FILE_NAME
-    if not path.exists():
-        raise UserError(f"{folder} has no {checkpoint.FILE_NAME}: runs of {record['experiment']} leave no weights")
-    state = checkpoint.load(path, checkpoint.fingerprint(config))
-    facts = {name: state[name] for name in ("input_shape",) if name in state}
-    if (folder / ARRAYS).exists():
-        with np.load(folder / ARRAYS) as arrays:
-            facts = {"input_shape": arrays["decoded"].shape[1:], "classes": len(arrays["classes"])} | facts
-    if "input_shape" not in facts:
-        raise UserError(f"{folder} does not say which shape its samples had: run it again with this version")
-    facts["input_shape"] = tuple(facts["input_shape"])
-    facts["channels"] = facts["input_shape"][-1]
-    model = build_model(record["experiment"], config, facts)
-    model.load_state_dict(state["model"])
-    return model.eval(), record, facts
-
-
-def export(run: Path, folder: Path) -> None:
-    """Exports the finished run `run` to `folder`, which must not exist; nothing half-written is left behind."""
     if folder.exists():
         raise UserError(f"{folder} exists: delete it or choose another with --to")
-    model, record, facts = trained(run)
-    content = {"experiment": record["experiment"], "config": for_record(record["config"]), "facts": facts}
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as partial:
-        partial = Path(partial, "model")
-        partial.mkdir()
-        save_model(model, str(partial / WEIGHTS))
-        (partial / CONFIG).write_text(json.dumps(content, indent=1) + "\n")
-        if hasattr(model, "winners"):
-            export_units(model, facts["input_shape"], partial / PROGRAM)
-        (partial / CARD).write_text(card(model, record, facts, folder))
-        shutil.move(partial, folder)
+    model, record, samples = trained(run)
+    experiment = record["experiment"]
+    inputs = EXPERIMENTS[experiment](samples.shape)
+    content = {"experiment": experiment, "config": for_record(record["config"]), "samples": asdict(samples)}
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as partial:
+            partial = Path(partial, "model")
+            partial.mkdir()
+            save_model(model, str(partial / WEIGHTS))
+            (partial / WEIGHTS).chmod(0o644)  # safetensors makes it private
+            (partial / CONFIG).write_text(json.dumps(content, indent=1) + "\n")
+            for method, name in PROGRAMS.items():
+                if hasattr(model, method):
+                    export_program(model, method, inputs, partial / name)
+            (partial / CARD).write_text(card(model, record, samples, inputs, folder.name))
+            shutil.move(partial, folder)
+    except OSError as error:
+        raise UserError(f"cannot write {folder} ({error.strerror or error}): choose another with --to") from error
 
 
 # ----------------------------------------------------------------------------------------------------------- model card
@@ -149,64 +207,168 @@ tags: [self-organising-map, {experiment}]
 
 {description}
 
-{parameters:,} parameters in float32; a sample has the shape [{shape}].
+{source}
 
-| metric | validation | test |
-|---|---|---|
-{metrics}
+{parameters:,} parameters in float32; a sample has the shape [{shape}].{map}
 
-- Data: {data}, checksum `{checksum}`; every setting: [config.json](config.json)
-- Seed {seed}, code at commit {commit}
-- {versions}
-- The metrics were computed in {precision}
+## Use
 
 With the repository that made it:
 
 ```python
+import torch
 from scripts.export import load_exported
 
 model = load_exported("{folder}")
 ```
-"""
-PROGRAM_CARD = """
-Without it, from samples scaled as in training to the index of each one's unit:
+
+{methods}
+
+With PyTorch alone:
 
 ```python
 import torch
-
-program = torch.export.load("{folder}/units.pt2").module()
-units = program(torch.rand(16, {shape}))
+{programs}
 ```
+
+{sizes}
+
+## Data
+
+{data}
+
+## Metrics
+
+{metrics}
+
+They are of one run, seed {seed}, by code at commit {commit}, computed in {precision} with {versions}.
+
+## Settings
+
+```yaml
+{settings}
+```
+
+## Limits
+
+{limits}
 """
+METHODS = ("winners", "logits", "forecast_hours")
+"""Methods of models that the card explains."""
+
+LIMITS: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
+    (
+        lambda config: True,
+        "It knows the data above alone; samples must be prepared as in training (`data` in Settings).",
+    ),
+    (lambda config: True, "One run says nothing of the spread over seeds."),
+    (
+        lambda config: config["data"]["limit"],
+        "It was trained and evaluated on a part of the data set, the first samples of each split (`data.limit`).",
+    ),
+    (
+        lambda config: config["evaluation"]["whole_batches"],
+        "The samples behind the last whole batch of a split were not evaluated.",
+    ),
+    (
+        lambda config: config["model"].get("assignment") == "sample",
+        "The metrics are of units assigned from one random sample of each posterior; here its mean assigns them.",
+    ),
+    (
+        lambda config: config["compute"]["precision"] != "fp32",
+        "The metrics were computed in less than float32; here, some samples may get another unit.",
+    ),
+    (lambda config: config.get("loss", {}).get("eta") == 0, "The forecaster is untrained (`loss.eta: 0`)."),
+    (
+        lambda config: config["data"]["name"] in ("physionet2012", "eicu"),
+        "It is for research, not for decisions about patients.",
+    ),
+    (
+        lambda config: config["data"]["name"] == "eicu",
+        "eICU is given under a data use agreement: see what it says of models before you pass this one on.",
+    ),
+]
+"""What a card warns of: when, and in which words."""
 
 
-def card(model: nn.Module, record: dict[str, Any], facts: dict[str, Any], folder: Path) -> str:
-    """The model card: what it is, how good it is, what it was trained on, by which code, and how to load it."""
-    config, name = record["config"], f"{type(model).__name__} on {record['config']['data']['name']}"
-    names = sorted({key.partition("/")[2] for key in record["metrics"]})
-    text = MODEL_CARD + (PROGRAM_CARD if hasattr(model, "winners") else "")
-    return text.format(
+def card(model: nn.Module, record: dict[str, Any], samples: Samples, inputs: Inputs, folder: str) -> str:
+    """The model card: what it is, how to use it, on which data it was trained, how good it is, and what it is not."""
+    config, has_map = record["config"], hasattr(model, "winners")
+    name = f"{type(model).__name__} on {config['data']['name']}"
+    height, width = config["model"]["map_size"]
+    programs = {method: file for method, file in PROGRAMS.items() if hasattr(model, method)}
+    return MODEL_CARD.format(
         experiment=record["experiment"],
         name=name,
-        description=(inspect.getdoc(inspect.getmodule(type(model))) or name).splitlines()[0],
+        description=" ".join(paragraphs(type(model))[0].split()),
+        source=source_of(record["experiment"]),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        shape=", ".join(map(str, facts["input_shape"])),
-        metrics="\n".join(
-            f"| {name} | {number(record, 'validation', name)} | {number(record, 'test', name)} |" for name in names
+        shape=shown(samples.shape),
+        map=f" The map has {height} x {width} units; unit = row * {width} + column." if has_map else "",
+        folder=folder,
+        sizes=inputs.sizes,
+        methods="\n".join(method_line(model, method) for method in METHODS if hasattr(model, method)),
+        programs="\n".join(
+            f'\nprogram = torch.export.load("{folder}/{file}").module()  # {method}\n'
+            f"{Path(file).stem} = program({inputs.code})"
+            for method, file in programs.items()
         ),
-        data=config["data"]["name"],
-        checksum=record["data_checksum"],
+        data=data_lines(config["data"]["name"], samples),
+        metrics=metrics_table(record["metrics"]),
         seed=record["seed"],
         commit=(record["git_commit"] or "unknown") + (" with uncommitted changes" if record["git_dirty"] else ""),
-        versions=", ".join(f"{name} {version}" for name, version in record["versions"].items()),
         precision=config["compute"]["precision"],
-        folder=folder.name,
+        versions=", ".join(f"{name} {version}" for name, version in record["versions"].items()),
+        settings=yaml.safe_dump(
+            {name: value for name, value in config.items() if name not in ("tracking", "resume")},
+            default_flow_style=None,
+            width=110,
+        ).strip(),
+        limits="\n".join(f"- {sentence}" for applies, sentence in LIMITS if applies(config)),
     )
 
 
-def number(record: dict[str, Any], split: str, name: str) -> str:
-    value = record["metrics"].get(f"{split}/{name}")
-    return "" if value is None else f"{value:.4g}"
+def paragraphs(documented: object) -> list[str]:
+    return (inspect.getdoc(documented) or "").split("\n\n")
+
+
+def source_of(experiment: str) -> str:
+    """Where the method comes from, as the experiment says."""
+    found = paragraphs(importlib.import_module(f"experiments.{experiment}"))
+    return next((text for text in found if text.startswith("Source")), f"Experiment: {experiment}")
+
+
+def method_line(model: nn.Module, method: str) -> str:
+    function = getattr(model, method)
+    arguments = ", ".join(inspect.signature(function).parameters)
+    return f"- `model.{method}({arguments})`: {' '.join(inspect.getdoc(function).split())}"
+
+
+def data_lines(name: str, samples: Samples) -> str:
+    lines = [
+        f"{name}, checksum `{samples.checksum}`",
+        ", ".join(f"{count:,} {split}" for split, count in samples.splits.items()) + " samples",
+    ]
+    if samples.classes:
+        lines.append(f"Classes, in the order of their numbers: {', '.join(samples.classes)}")
+    if samples.channels:
+        named = ", ".join(f"{one.name} ({one.unit})" if one.unit else one.name for one in samples.channels)
+        lines.append(f"Channels, in this order: {named}")
+        lines.append(
+            "Values are (value - mean) / scale with `samples.channels` of config.json; gaps are filled as in training"
+        )
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def metrics_table(metrics: dict[str, float]) -> str:
+    """A row for each metric, a column for each split."""
+    splits = list(dict.fromkeys(key.partition("/")[0] for key in metrics))
+    names = sorted({key.partition("/")[2] for key in metrics})
+    rows = [["metric", *(split.replace("_", " ") for split in splits)], ["---"] * (len(splits) + 1)]
+    for name in names:
+        values = [metrics.get(f"{split}/{name}") for split in splits]
+        rows.append([name, *("" if value is None else f"{value:.4g}" for value in values)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -215,11 +377,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--to", type=Path, help="new folder (default: exported/<experiment>-<id>)")
     options = parser.parse_args(arguments)
     try:
-        run = options.run
-        if not run.is_dir():
-            raise UserError(f"there is no run folder {run}")
-        folder = options.to or ROOT / "exported" / f"{run.absolute().parent.name}-{run.absolute().name}"
-        export(run, folder)
+        run = options.run.absolute()
+        folder = options.to or ROOT / "exported" / f"{run.parent.name}-{run.name}"
+        export(options.run, folder)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

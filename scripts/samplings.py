@@ -36,7 +36,7 @@ def reconstructed(folder: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         raise UserError(f"{folder} is no run of TPAE: give the folder of one, such as runs/tpae/1") from error
     dataset = load_dataset(**settings)
     inputs = dataset.validation.inputs[:PICTURES]
-    net = tpae.build(model, config["loss"], tuple(inputs.shape[1:]), len(dataset.classes)).eval()
+    net = tpae.build(config, dataset.samples).eval()
     if not isinstance(net, tpae.TPAE):
         raise UserError(f"{folder} is a run of the plain CNN, which reconstructs nothing")
     state = checkpoint.load(folder / checkpoint.FILE_NAME, checkpoint.fingerprint(config))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from experiments import dpsom
 from experiments.ingredients import compute, evaluation
+from experiments.ingredients.samples import Samples
 from models import networks
 from models.assignment import target_distribution
 
@@ -222,9 +223,8 @@ def model(monkeypatch):
     monkeypatch.setattr(compute.autocast, "config", {"precision": "fp32"})
     config = dpsom.ex.configurations[0]()
     torch.manual_seed(0)
-    return dpsom.build(
-        config["model"] | {"map_size": [2, 3], "latent_dim": 4, "dropout": 0.5}, config["loss"], (1, 6, 6)
-    )
+    config["model"] |= {"map_size": [2, 3], "latent_dim": 4, "dropout": 0.5}
+    return dpsom.build(config, Samples((1, 6, 6)))
 
 
 def test_the_phases_of_the_paper(model):

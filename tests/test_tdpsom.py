@@ -238,3 +238,27 @@ def test_forecast_equals_predicting_anew_from_the_start():
     for _ in range(3):
         series = torch.cat([series, made.predict(series).mean[:, -1:]], dim=1)
     torch.testing.assert_close(made.forecast(latents, 3), series[:, 4:])
+
+
+# ------------------------------------------------------------------------------------------------------ a trained model
+
+
+def test_units_of_padded_series_are_those_of_the_series_alone():
+    made = model()
+    inputs, _, _ = batch(series=4, hours=7)
+    lengths = torch.tensor([7, 1, 4, 6])
+    units = made.winners(inputs, lengths)
+    for series, length, found in zip(inputs, lengths.tolist(), units, strict=True):
+        alone = made.distances(made.mean(series[:length])).argmin(dim=1)
+        assert found.tolist() == alone.tolist() + [-1] * (7 - length)
+    assert torch.equal(made.winners(inputs), made.winners(inputs, torch.full((4,), 7)))
+
+
+def test_forecast_hours_are_what_the_forecast_latents_decode_to():
+    made = model()
+    inputs, _, _ = batch(series=2, hours=5)
+    hours = made.forecast_hours(inputs, steps=3)
+    latents = torch.stack([made.mean(series) for series in inputs])
+    for stay, following in zip(hours, made.forecast(latents, steps=3), strict=True):
+        torch.testing.assert_close(stay, made.decode(following).mean)
+    assert hours.shape == (2, 3, CHANNELS)

@@ -169,7 +169,8 @@ def test_baselines(in_process, tmp_path, name):
 
 def test_somvae_sees_padded_stays_one_behind_the_other():
     data = stays()
-    made = stays_baselines.SOMVAEOfHours(data, Grid(2, 2, False), 3, dict(alpha=1.0, beta=0.9, gamma=1.8, tau=1.4))
+    weights = dict(alpha=1.0, beta=0.9, gamma=1.8, tau=1.4)
+    made = stays_baselines.SOMVAEOfHours(CHANNELS, Grid(2, 2, False), 3, weights).set_scale(data)
     batch = made.rows(data.inputs, data.mask)
     lengths = data.lengths.tolist()
     assert batch["starts"].nonzero().flatten().tolist() == (np.cumsum(lengths) - lengths).tolist()

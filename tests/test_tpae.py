@@ -64,7 +64,7 @@ def test_shapes(batch, sampling, encoder):
         assert one.reconstruction.shape == batch[0].shape
     assert net.classify(seen).shape == (6, CLASSES)
     assert all(picture.shape == batch[0].shape for picture in net.pictures(seen))
-    assert PlainCNN(SHAPE, CLASSES, encoder, 4)(batch[0]).shape == (6, CLASSES)
+    assert PlainCNN(SHAPE, CLASSES, encoder, 4).logits(batch[0]).shape == (6, CLASSES)
 
 
 def test_as_published_it_has_the_published_codes_parameters():

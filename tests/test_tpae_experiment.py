@@ -8,6 +8,7 @@ from functools import partial
 from experiments import tpae
 from experiments.errors import UserError
 from experiments.ingredients.optimization import PhasedAdam
+from experiments.ingredients.samples import Samples
 from models.grid import Grid
 from models.tpae import SoftSOM
 
@@ -121,11 +122,8 @@ def test_the_joint_rate_falls_along_half_a_cosine():
         sigma=[3.0, 0.7],
         organise_learning_rates=[0.05, 0.005],
     )
-    (phase,) = [
-        stage
-        for stage in tpae.phases(tpae.build(MODEL, LOSS, (1, 8, 8), 2), torch.zeros(1), settings, steps_per_epoch=51)
-        if stage.epochs
-    ]
+    net = tpae.build({"model": MODEL, "loss": LOSS}, Samples((1, 8, 8), classes=("a", "b")))
+    (phase,) = [stage for stage in tpae.phases(net, torch.zeros(1), settings, steps_per_epoch=51) if stage.epochs]
     rates = phase.updates[0].learning_rates
     assert len(rates) == 102
     assert (rates[0], rates[-1]) == (pytest.approx(0.1), pytest.approx(0.01))

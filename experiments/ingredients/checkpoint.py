@@ -50,7 +50,7 @@ def load(path: Path, config_fingerprint: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"no checkpoint at {path}: nothing to resume, start the run anew") from None
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is damaged and cannot be resumed ({type(error).__name__}): start anew") from error
+        raise UserError(f"{path} is damaged ({type(error).__name__}): start the run anew") from error
     if not isinstance(state, dict) or state.get("fingerprint") != config_fingerprint:
-        raise UserError(f"{path} belongs to another configuration: resume with the configuration it was trained with")
+        raise UserError(f"{path} belongs to another configuration: use the one it was trained with")
     return state

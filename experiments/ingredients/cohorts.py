@@ -11,6 +11,7 @@ from experiments.ingredients import lorenz as attractor
 from experiments.ingredients.data import PROJECT_FOLDER
 from experiments.ingredients.lorenz import lorenz, lorenz_trajectories
 from experiments.ingredients.physionet2012 import load_physionet2012
+from experiments.ingredients.samples import Samples
 from experiments.ingredients.stays import SPLITS, Channel, Description, Stays, read_stays
 
 import torch
@@ -72,3 +73,14 @@ def load_parts(name: str, root: str, limit: int | None) -> dict[str, Stays]:
     """
     stays = COHORTS[name](PROJECT_FOLDER / Path(root).expanduser())
     return {part: stays.part(part).first(limit) for part in SPLITS}
+
+
+def samples_of(parts: dict[str, Stays]) -> Samples:
+    """What a model has to know of stays in splits."""
+    train = parts["train"]
+    return Samples(
+        tuple(train.inputs.shape[1:]),
+        channels=train.description.channels,
+        splits={name: len(part) for name, part in parts.items()},
+        checksum=train.description.checksum,
+    )

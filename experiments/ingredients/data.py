@@ -19,6 +19,7 @@ from types import SimpleNamespace
 from experiments.configuration import at_least, between, one_of, optional, text
 from experiments.errors import UserError
 from experiments.ingredients.image_folder import read_pictures
+from experiments.ingredients.samples import Samples
 
 import numpy as np
 import torch
@@ -76,6 +77,12 @@ class Dataset:
     test: Split
     classes: tuple[str, ...]
     checksum: str
+
+    @property
+    def samples(self) -> Samples:
+        """What a model has to know of them."""
+        splits = {name: len(getattr(self, name)) for name in ("train", "validation", "test")}
+        return Samples(tuple(self.train.inputs.shape[1:]), self.classes, splits=splits, checksum=self.checksum)
 
     def to(self, device: torch.device | str) -> "Dataset":
         """The same data set with all three splits on `device`."""

@@ -11,6 +11,7 @@ from typing import Any
 from experiments.ingredients.compute import hardware, versions
 from experiments.ingredients.data import PROJECT_FOLDER
 from experiments.ingredients.observers import for_record, write_atomically
+from experiments.ingredients.samples import Samples
 from experiments.ingredients.training import Progress
 
 import torch
@@ -41,9 +42,10 @@ def write_record(
     progress: Progress,
     provenance: Provenance,
     device: torch.device,
-    data_checksum: str,
+    samples: Samples,
 ) -> None:
-    """Write `record.json` into the run folder. It names no host, no credential and no absolute path."""
+    """Write `record.json` and `data.json` into the run folder. They name no host, no credential, no absolute path."""
+    samples.write(folder)
     record = {
         "format": FORMAT,
         "experiment": experiment,
@@ -52,12 +54,12 @@ def write_record(
         "status": "COMPLETED",
         "config": for_record(config),
         "metrics": json_numbers(metrics),
-        "curve": _short(progress.history),
+        "curve": short_curve(progress.history),
         "seconds": {name: round(seconds, 1) for name, seconds in progress.seconds.items()},
         **asdict(provenance),
         "versions": versions(),
         "hardware": hardware(device),
-        "data_checksum": data_checksum,
+        "data_checksum": samples.checksum,
     }
     write_atomically(folder / FILE_NAME, (json.dumps(record, indent=1) + "\n").encode())
 
@@ -67,7 +69,7 @@ def json_numbers(metrics: Mapping[str, float]) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
-def _short(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def short_curve(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The evaluated epochs, rounded to five digits."""
     rows = [row for row in history if any("/" in key for key in row)]
     return [{key: _rounded(value) for key, value in row.items()} for row in rows]

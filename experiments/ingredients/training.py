@@ -172,7 +172,7 @@ class Trainer:
                 self._run_phase(self.phases[self.progress.phase])
                 self.progress.phase += 1
                 self.progress.epoch = 0
-                self._save()
+                self.save()
             if self._asked_to_stop():  # during the last save
                 signals.deliver()
         return self.progress
@@ -184,7 +184,7 @@ class Trainer:
         while self.progress.epoch < phase.epochs:
             self._run_epoch(phase, losses)
             if self.progress.epoch % self.settings["checkpoint_every"] == 0 and self.progress.epoch < phase.epochs:
-                self._save()
+                self.save()
 
     def _run_epoch(self, phase: Phase, losses: list[Callable[..., Terms]]) -> None:
         start = time.perf_counter()
@@ -214,7 +214,7 @@ class Trainer:
 
     def _stop(self) -> None:
         """Save, then hand the signal to whom it was meant for."""
-        self._save()
+        self.save()
         self.signals.deliver()
 
     def _train_step(self, phase: Phase, losses: list[Callable[..., Terms]], schedules: list[Terms]) -> None:
@@ -249,7 +249,7 @@ class Trainer:
         if not all(value.isfinite().all() for value in self.model.state_dict().values()):
             broken.append("the state of the model")
         if broken:
-            self._save(FAILED_FILE_NAME)
+            self.save(FAILED_FILE_NAME)
             raise UserError(
                 f"{', '.join(broken)} is not finite in {phase.name} epoch {row['epoch']}: lower "
                 f"training.learning_rate or the loss weights (state kept in {self._relative(FAILED_FILE_NAME)})"
@@ -259,7 +259,7 @@ class Trainer:
         try:
             row |= self.evaluate(phase, progress.epoch)
         except UserError as error:
-            self._save(FAILED_FILE_NAME)
+            self.save(FAILED_FILE_NAME)
             raise UserError(f"{error} (state kept in {self._relative(FAILED_FILE_NAME)})") from error
         self._add_seconds("evaluation", time.perf_counter() - start)
         progress.history.append(row)
@@ -299,10 +299,10 @@ class Trainer:
     def _relative(self, name: str) -> str:
         return os.path.relpath(self.tracker.folder / name)
 
-    def _save(self, name: str = checkpoint.FILE_NAME) -> None:
+    def save(self, name: str = checkpoint.FILE_NAME) -> None:
+        """Write a checkpoint into the run folder."""
         state = {
             "fingerprint": self.fingerprint,
-            "input_shape": list(self.inputs.shape[1:]),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "progress": vars(self.progress),
@@ -325,7 +325,7 @@ class Trainer:
         torch.set_rng_state(state["rng"])
         if state["cuda_rng"] is not None:
             torch.cuda.set_rng_state(state["cuda_rng"])
-        self._save()
+        self.save()
 
 
 def _bar(total: int, done: int) -> tqdm:
