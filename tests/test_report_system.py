@@ -252,7 +252,7 @@ def test_pointing_at_a_unit_shows_its_hours(page):
     move_to(page, find(page, f"#ways-view button:nth-child({unit + 1})"))
     text = find(page, "#ways-unit").text
     assert f"row {unit // 16}, column {unit % 16}" in text
-    assert f"wins {arrays['hits'][unit]:,} hours" in text
+    assert f"wins {arrays['hits'][unit]:,} hours of {arrays['stays'][unit]:,} stays" in text
     bars = "return [...document.querySelectorAll('#ways-unit tr')].map(r => r.cells[2].innerText)"
     assert page.execute_script(bars) == [f"{count:,}" if count else "" for count in arrays["counts"][unit]]
     mean = float(re.search(r"mean score_1: ([\d.]+)", text)[1])

@@ -81,6 +81,7 @@ def test_what_is_told_of_units(patients, tmp_path):
     for unit in range(GRID.size):
         scores = hours.labels["score_1"][hours.units == unit]
         assert arrays["counts"][unit].tolist() == [(scores == score).sum() for score in range(8)]
+        assert arrays["stays"][unit] == len(set(hours.stays[hours.units == unit]))
         if len(scores):
             dead = hours.outcomes["death"][hours.stays[hours.units == unit]]
             means = [scores[scores >= 0].mean(), dead.mean()]

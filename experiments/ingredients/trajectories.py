@@ -24,11 +24,12 @@ def write_trajectories(
 ) -> Path:
     """Write the file into `folder` and return its path.
 
-    Of the map: `map_size` [2], `torus`, `u_matrix` [K], `hits` [K], `label`, its `classes` and their `counts`
-    [K, classes], and the `means` [Q, K, 3] of `quantities` [Q]: mean, lower and upper end of a 95 % interval. Of P
-    chosen stays: `lengths` [P], `deaths` [P] (NaN: not known), and, one stay behind the other, `path_units` and
-    `path_labels` (-1: none); `time` and `step`, the name of the time between two hours and how much of it passes. Of
-    generated data `points` [n, C] and `path_points`, in hundredths, their `channels`, and `point_units` [n].
+    Of the map: `map_size` [2], `torus`, `u_matrix` [K], `hits` [K], the `stays` [K] they are of, `label`, its
+    `classes` and their `counts` [K, classes], and the `means` [Q, K, 3] of `quantities` [Q]: mean, lower and upper end
+    of a 95 % interval. Of P chosen stays: `lengths` [P], `deaths` [P] (NaN: not known), and, one stay behind the other,
+    `path_units` and `path_labels` (-1: none); `time` and `step`, the name of the time between two hours and how much of
+    it passes. Of generated data `points` [n, C] and `path_points`, in hundredths, their `channels`, and `point_units`
+    [n].
 
     Args:
         hours: of `stays`, with the units that win them.
@@ -54,6 +55,7 @@ def write_trajectories(
         torus=np.array(grid.torus),
         u_matrix=neighbour_distances(centroids, grid).astype(np.float32),
         hits=np.bincount(hours.units, minlength=grid.size).astype(np.uint32),
+        stays=np.array([row["stays"] for row in units], np.uint32),
         label=np.array([hours.first_label]),
         classes=np.array(names[: counts.shape[1]]),
         counts=counts.astype(np.uint32),

@@ -16,9 +16,9 @@ async function readWays(key) {
   const [rows, columns] = list("map_size"), classes = list("classes"), size = rows * columns;
   const rowsOf = (name, width) =>
     Array.from({ length: width ? arrays[name].values.length / width : 0 }, (_, at) => [...arrays[name].values.subarray(at * width, (at + 1) * width)]);
-  const counts = rowsOf("counts", classes.length), means = rowsOf("means", 3), distances = list("u_matrix"), hits = list("hits");
+  const counts = rowsOf("counts", classes.length), means = rowsOf("means", 3), distances = list("u_matrix"), hits = list("hits"), stays = list("stays");
   const units = hits.map((won, unit) => ({
-    row: Math.floor(unit / columns), column: unit % columns, hits: won, counts: counts[unit], distance: distances[unit],
+    row: Math.floor(unit / columns), column: unit % columns, hits: won, stays: stays[unit], counts: counts[unit], distance: distances[unit],
     means: list("quantities").map((_, which) => means[which * size + unit]),
   }));
   const pathUnits = list("path_units"), pathLabels = list("path_labels"), deaths = list("deaths");
@@ -207,13 +207,15 @@ function drawAttractor(map, layer, path, now, chosen, angle, canvas) {
 }
 
 function showHours(map, unit) {
+  const named = (number, [one, several]) => `${count(number)} ${number === 1 ? one : several}`;
+  const words = map.channels.length ? [["point", "points"], ["trajectory", "trajectories"]] : [["hour", "hours"], ["stay", "stays"]];
   const share = map.quantities.map((title, which) => {
     const [mean, low, high] = unit.means[which];
     return element("li", {}, `${title}: ${number(mean)}`, Number.isNaN(low) ? "" : element("span", { className: "quiet" }, ` [${number(low)}, ${number(high)}]`));
   });
   document.getElementById("ways-unit").replaceChildren(
     element("h3", {}, `Unit in row ${unit.row}, column ${unit.column}`),
-    element("p", {}, unit.hits ? `wins ${count(unit.hits)} ${map.rowsAre.slice(0, unit.hits === 1 ? -1 : undefined)}` : "wins nothing",
+    element("p", {}, unit.hits ? `wins ${named(unit.hits, words[0])} of ${named(unit.stays, words[1])}` : "wins nothing",
       Number.isNaN(unit.distance) ? "" : `; ${number(unit.distance)} from its neighbours`),
     ...(unit.hits ? [element("ul", {}, ...share), element("p", { className: "quiet" }, `${map.rowsAre} by ${map.label}`)] : []),
     classTable(map, unit, `${map.rowsAre} by ${map.label}`),
