@@ -34,14 +34,17 @@ tensorboard: .venv/installed  ## browse all runs
 reproduce: .venv/installed  ## train what the tables still lack, then render them
 	$(BIN)/python scripts/reproduce.py
 	$(BIN)/python scripts/curves.py
+	$(BIN)/python scripts/pictures.py
 	$(BIN)/python scripts/report.py
 
 reproduce-table: .venv/installed  ## render the tables from the committed records
 	$(BIN)/python scripts/tables.py
 	$(BIN)/python scripts/curves.py
+	$(BIN)/python scripts/pictures.py
 	$(BIN)/python scripts/report.py
 
-report: .venv/installed  ## one page of all results, results/report/index.html
+report: .venv/installed  ## one page of all results, results/report/index.html, and the README's pictures
+	$(BIN)/python scripts/pictures.py
 	$(BIN)/python scripts/report.py
 
 mongo:  ## a MongoDB for the Mongo observer, and Omniboard to browse it on http://localhost:9000

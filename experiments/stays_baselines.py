@@ -32,13 +32,14 @@ from experiments.ingredients.evaluation import (
 )
 from experiments.ingredients.figures import hit_map
 from experiments.ingredients.figures_series import attractor
-from experiments.ingredients.hours import Hours, agreement, all_metrics, map_autocorrelation, movement
+from experiments.ingredients.hours import Hours, agreement, all_metrics, map_autocorrelation, movement, unit_table
 from experiments.ingredients.metrics import topology_metrics, winners
 from experiments.ingredients.record import Provenance, json_numbers, write_record
 from experiments.ingredients.samples import Samples
 from experiments.ingredients.stays import Stays
 from experiments.ingredients.tracking import Tracker, tracking
 from experiments.ingredients.training import Phase, Progress, Trainer, Update, training_ingredient
+from experiments.ingredients.trajectories import write_trajectories
 from experiments.ingredients.transitions import (
     Transitions,
     counted_transitions,
@@ -234,7 +235,7 @@ def final_metrics(model: Model, part: Stays, hours: Hours, latents: Tensor, grid
 
 
 def evaluate(tracker: Tracker, model: Model, parts: dict[str, Stays], grid: Grid, step: int) -> dict[str, float]:
-    """All metrics of `validation` and `test`, and pictures of the first."""
+    """All metrics of `validation` and `test`; pictures and, of a map, `trajectories.npz` of the first."""
     latents = {name: latents_of(model, part) for name, part in parts.items()}
     hours = {name: hours_of(model, part, latents[name]) for name, part in parts.items()}
     moves = {name: torch.from_numpy(part.moves()) for name, part in hours.items()}
@@ -244,6 +245,10 @@ def evaluate(tracker: Tracker, model: Model, parts: dict[str, Stays], grid: Grid
         found = final_metrics(model, parts[name], hours[name], latents[name], grid)
         metrics |= with_prefix(name, found | transition_metrics(tables, moves[name]))
     draw(tracker, parts["validation"], hours["validation"], tables, grid, step)
+    if isinstance(model, SOMVAEOfHours):
+        shown, centroids = hours["validation"], model.centroids.detach().cpu().numpy()
+        units = unit_table(shown, grid)
+        tracker.artifact(write_trajectories(tracker.folder, parts["validation"], shown, grid, centroids, units))
     return metrics
 
 

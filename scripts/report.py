@@ -13,12 +13,16 @@ import base64
 import math
 import re
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from experiments.errors import UserError
 from experiments.ingredients import figures
+from experiments.ingredients.figures_stays import TIME_COLOURS
 from experiments.ingredients.trained_map import ARRAYS
+from experiments.ingredients.trajectories import TRAJECTORIES
 from scripts import charts
 from scripts.curves import FAITHFUL, METRICS, ORIGINAL, original_curve
 from scripts.records import Record, flatten, read_json, write_result
@@ -33,10 +37,11 @@ from markupsafe import Markup
 from matplotlib.colors import to_hex
 
 TEMPLATES = Path(__file__).with_name("report")
+SCRIPTS = ("report.js", "units.js", "map.js", "trajectories.js")
 PAGE = Path("report") / "index.html"
 CURVES = {
     key: (CLUSTERING | TOPOLOGY)[key] for key in ("nmi_geometric", "purity", "quantization_error", "topographic_error")
-}
+} | {"unit_changes": "changes of the unit from hour to hour"}
 SPLITS = ("validation", "test")
 NUMBER = re.compile(r"[−+]?(\d[\d,]*)?\.?\d+(e[-+]\d+)?%?")
 
@@ -129,14 +134,23 @@ def learning_curves(records: dict[str, list[Record]]) -> list[dict]:
             if not curves:
                 continue
             starts, _ = figures.phase_starts(curves)
-            series = {split: over_seeds(curves, f"{split}/{metric}", starts) for split in SPLITS}
+            label = first_label(curves[0], metric)
+            column = metric + f"_{label}" * bool(label)
+            series = {split: over_seeds(curves, f"{split}/{column}", starts) for split in SPLITS}
             if chart := charts.draw(series, starts):
-                panels.append({"key": key, "seeds": len(curves), "chart": chart})
+                panels.append({"key": key, "seeds": len(curves), "label": label, "chart": chart})
         if panels:
             drawn = {line.name for panel in panels for line in panel["chart"].lines}
             splits = [split for split in SPLITS if split in drawn]
             found.append({"metric": metric, "title": title, "splits": splits, "panels": panels})
     return found
+
+
+def first_label(curve: figures.Curve, metric: str) -> str:
+    """The first of the labels that hours have, where the curve holds the NMI with several; else nothing."""
+    start = f"validation/{metric}_"
+    names = [name for row in curve for name in row if metric == "nmi_geometric" and name.startswith(start)]
+    return names[0].removeprefix(start) if names else ""
 
 
 def beside_the_original(folder: Path, records: dict[str, list[Record]]) -> dict | None:
@@ -170,27 +184,44 @@ def heading(metric: str) -> str:
 
 def trained_maps(folder: Path, order: list[str]) -> list[dict]:
     """The files of all trained maps, those of the tables first; the one with the largest pictures is shown first."""
-    maps = []
-    for path in sorted((folder / "maps").glob(f"*/*/{ARRAYS}")):
+    return archives(folder, ARRAYS, order, lambda arrays: math.prod(arrays["decoded"].shape[1:]))
+
+
+def trajectories(folder: Path, order: list[str]) -> list[dict]:
+    """The files of all maps with ways over them, tables' first; shown first is a torus of patients."""
+    return archives(
+        folder, TRAJECTORIES, order, lambda arrays: (np.isfinite(arrays["deaths"]).any(), arrays["torus"].item())
+    )
+
+
+def archives(folder: Path, name: str, order: list[str], rank: Callable[[Mapping[str, np.ndarray]], Any]) -> list[dict]:
+    """The files called `name` of all maps below `folder`; the one of the highest rank is shown first."""
+    found = []
+    for path in sorted((folder / "maps").glob(f"*/*/{name}")):
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 rows, columns = arrays["map_size"].tolist()
-                pixels = math.prod(arrays["decoded"].shape[1:])
+                ranked = rank(arrays)
         except (OSError, KeyError, ValueError) as error:
             raise UserError(f"{path} cannot be read as a trained map ({error}): restore it from git") from error
         key = "/".join(path.parts[-3:-1])
         content = base64.b64encode(path.read_bytes()).decode()
-        maps.append({"key": key, "title": f"{key}, {rows} × {columns} units", "pixels": pixels, "content": content})
+        found.append({"key": key, "title": f"{key}, {rows} × {columns} units", "rank": ranked, "content": content})
     places = {key: place for place, key in enumerate(order)}
-    maps.sort(key=lambda found: (places.get(found["key"], len(places)), found["key"]))
-    first = max(maps, key=lambda found: found["pixels"], default=None)
-    return [found | {"first": found is first} for found in maps]
+    found.sort(key=lambda one: (places.get(one["key"], len(places)), one["key"]))
+    first = max(found, key=lambda one: one["rank"], default=None)
+    return [one | {"first": one is first} for one in found]
 
 
 def colours() -> dict[str, list[str]]:
-    """Those of the figures: a scale for numbers, and one colour for each class."""
+    """Those of the figures: a scale for numbers, another for time, and one colour for each class."""
     scale = matplotlib.colormaps[figures.COLOUR_MAP](np.linspace(0, 1, 32))
-    return {"scale": [to_hex(one) for one in scale], "classes": [to_hex(one) for one in figures.COLOURS]}
+    time = matplotlib.colormaps[TIME_COLOURS](np.linspace(0, 0.9, 16))
+    return {
+        "scale": [to_hex(one) for one in scale],
+        "time": [to_hex(one) for one in time],
+        "classes": [to_hex(one) for one in figures.COLOURS],
+    }
 
 
 def record_link(record: Record) -> str:
@@ -262,7 +293,7 @@ def render(folder: Path) -> str:
     )
     return environment.get_template("template.html").render(
         style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
-        scripts=[Markup((TEMPLATES / name).read_text(encoding="utf-8")) for name in ("report.js", "map.js")],
+        scripts=[Markup((TEMPLATES / name).read_text(encoding="utf-8")) for name in SCRIPTS],
         tables=[table(name, results, folder) for name in TABLES],
         records=by_key,
         number=len(every),
@@ -272,6 +303,7 @@ def render(folder: Path) -> str:
         curves=learning_curves(by_key),
         original=beside_the_original(folder, by_key),
         maps=trained_maps(folder, order),
+        trajectories=trajectories(folder, order),
         colours=colours(),
         speed=speed(folder),
         provenance=provenance(every, results),

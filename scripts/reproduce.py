@@ -32,6 +32,7 @@ from pathlib import Path
 
 from experiments.errors import UserError
 from experiments.ingredients.trained_map import ARRAYS, SPRITE
+from experiments.ingredients.trajectories import TRAJECTORIES
 from scripts import jobs as run_folders
 from scripts.executors import Ended, Local
 from scripts.jobs import ROOT, Job, Setting, last_line, log_of, look_up, read_or_none, relative
@@ -88,7 +89,7 @@ def collect(folder: Path, config_name: str, results_runs: Path) -> Path:
         raise UserError(f"{path} already records another run than {folder}: delete it first to replace it")
     write_result(path, (json.dumps(record, indent=1) + "\n").encode())
     maps = results_runs.parent / "maps" / record["experiment"] / config_name
-    for name in (ARRAYS, SPRITE):
+    for name in (ARRAYS, SPRITE, TRAJECTORIES):
         if record["seed"] == SELECTED_SEED and (folder / name).exists():
             write_result(maps / name, (folder / name).read_bytes())
     return path

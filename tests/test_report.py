@@ -8,8 +8,10 @@ import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 from experiments.errors import UserError
+from experiments.ingredients.hours import nmi_geometric
 from scripts import charts, curves, report
 from scripts.records import load_records
 from scripts.rendering import Results
@@ -44,11 +46,11 @@ class Page(HTMLParser):
             self.loads.append(attributes.get("src") or attributes["href"])
         if tag == "td":
             self.cells.append([attributes.get("data-value"), ""])
-        self.inside = ("data" if attributes.get("id") == "data" else attributes.get("data-map")) or (
-            tag == "td" and tag
-        )
-        if "data-map" in attributes:
-            self.maps[attributes["data-map"]] = ""
+        key = attributes.get("data-map") or attributes.get("data-trajectories")
+        held = key and (key, "map" if "data-map" in attributes else "trajectories")
+        self.inside = "data" if attributes.get("id") == "data" else held or (tag == "td" and tag)
+        if held:
+            self.maps[held] = ""
 
     def handle_data(self, text):
         if self.inside == "data":
@@ -153,13 +155,15 @@ def test_without_any_run_the_page_says_so(results):
     assert "No run has been recorded yet." in html
     assert 'id="curves"' not in html
     assert 'id="maps"' not in html
+    assert 'id="trajectories"' not in html
+    assert 'id="speed"' not in html
     assert "0 of 40 runs" in html
 
 
 def test_the_page_loads_nothing_and_tells_nothing_private(committed, page):
     assert page.loads == ["data:,"]
     assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest|import\(", committed)
-    text = re.sub(r"<script[^>]*data-map.*?</script>", "", committed, flags=re.DOTALL)
+    text = re.sub(r"<script[^>]*data-(map|trajectories).*?</script>", "", committed, flags=re.DOTALL)
     assert not re.search(r"[\"'\s>(](/(?!/)[\w.-]+/[\w./-]+|[A-Z]:\\|file:)|://[^/\s]*@|mongodb(\+srv)?://", text)
     for part in (*ROOT.parts[1:3], "localhost"):
         assert f"/{part}/" not in text
@@ -169,13 +173,34 @@ def test_the_same_files_give_the_same_bytes(committed):
     assert report.render(RESULTS) == committed
 
 
-def test_maps_are_the_committed_files(page):
-    files = {"/".join(path.parts[-3:-1]): path for path in RESULTS.glob("maps/*/*/map.npz")}
+def test_maps_and_trajectories_are_the_committed_files(page):
+    files = {("/".join(path.parts[-3:-1]), path.stem): path for path in RESULTS.glob("maps/*/*/*.npz")}
     assert page.maps.keys() == files.keys()
-    for key, path in files.items():
-        content = base64.b64decode(page.maps[key])
-        assert content == path.read_bytes()
-        assert np.load(io.BytesIO(content))["decoded"].dtype == np.uint8
+    assert {kind for _, kind in files} == {"map", "trajectories"}
+    for held, path in files.items():
+        assert base64.b64decode(page.maps[held]) == path.read_bytes()
+
+
+def test_committed_trajectories_are_small_and_of_recorded_runs():
+    recorded = {record.key for record in load_records(RESULTS / "runs") if record.seed == 0}
+    paths = sorted(RESULTS.glob("maps/*/*/trajectories.npz"))
+    assert paths
+    for path in paths:
+        assert path.stat().st_size < 100_000
+        assert "/".join(path.parts[-3:-1]) in recorded
+        with np.load(path, allow_pickle=False) as arrays:
+            assert (arrays["points"].size > 0) == (arrays["label"].item() == "wing"), "only of generated data"
+
+
+def test_committed_trajectories_agree_with_their_records():
+    for path in RESULTS.glob("maps/*/*/trajectories.npz"):
+        experiment, config = path.parts[-3:-1]
+        metrics = json.loads((RESULTS / "runs" / experiment / config / "0.json").read_text())["metrics"]
+        with np.load(path, allow_pickle=False) as arrays:
+            counts, label = arrays["counts"], arrays["label"].item()
+            assert (arrays["hits"] > 0).sum() == metrics["validation/used_units"]
+        found = nmi_geometric(counts)
+        assert found == pytest.approx(metrics[f"validation/nmi_geometric_{label}"], rel=1e-6)
 
 
 def test_the_committed_page_is_up_to_date_and_small(committed):
@@ -199,7 +224,12 @@ def test_the_command_writes_once_and_check_tells_drift(results, capsys):
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("maps/dpsom/mnist/map.npz", "no archive"), ("speed.json", '{"results": [{}]}'), ("speed.json", "{")],
+    [
+        ("maps/dpsom/mnist/map.npz", "no archive"),
+        ("maps/tdpsom/lorenz/trajectories.npz", "no archive"),
+        ("speed.json", '{"results": [{}]}'),
+        ("speed.json", "{"),
+    ],
 )
 def test_a_broken_file_is_one_line(results, capsys, name, content):
     path = results / name
@@ -251,6 +281,22 @@ def test_a_band_reaches_from_the_least_to_the_greatest_seed():
     assert chart.points["values"] == [[[0.3, 0.2, 0.4], [0.7, 0.5, 0.9]]]
     assert len(chart.starts) == 1
     assert chart.points["x"][0] < chart.starts[0] < chart.points["x"][1]
+
+
+def test_curves_of_hours_are_those_of_their_first_label():
+    curve = [
+        {"phase": "pretrain", "epoch": 1},
+        {
+            "phase": "joint",
+            "epoch": 1,
+            "validation/nmi_geometric_score_1": 0.2,
+            "validation/nmi_geometric_score_6": 0.1,
+        },
+    ]
+    found = report.learning_curves({"tdpsom/physionet2012": [SimpleNamespace(curve=curve)]})
+    assert [group["metric"] for group in found] == ["nmi_geometric"]
+    panel = found[0]["panels"][0]
+    assert (panel["label"], panel["chart"].points["values"]) == ("score_1", [[[0.2]]])
 
 
 def test_ticks_enclose_the_values_and_lie_inside_the_frame():

@@ -1,6 +1,7 @@
 """The page of all results as a reader meets it, in a real Chromium. Needs Debian packages."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 from test_tables import make_record, write
 
 ROOT = Path(__file__).resolve().parents[1]
+
+DRAWN = "return ['#unit h3', '#ways-unit h3'].every((heading) => document.querySelector(heading))"
 
 pytestmark = pytest.mark.system
 
@@ -33,6 +36,12 @@ def address(tmp_path_factory) -> str:
         ours = [row | {"test/purity": row["test/purity"] + 0.01 * seed} for row in curve]
         for name, nmi in (("mnist_faithful", 0.69), ("short", 0.60), ("ablation_posterior", 0.50)):
             write(results, make_record(name, seed, nmi + seed / 1000, curve=ours))
+    phase = {"phase": "joint", "samples_per_second": 12345.6, "share_of_peak": 0.37}
+    line = {
+        "config": "mnist", "precision": "bf16", "phases": [phase], "peak_memory_megabytes": 812.3,
+        "memory_growth_megabytes": -0.2, "hardware": {"gpu": None, "cpu": "A CPU"},
+    }  # fmt: skip
+    (results / "speed.json").write_text(json.dumps({"format": 1, "results": [line]}))
     assert report.main(["--results", str(results)]) == 0
     return (results / report.PAGE).as_uri()
 
@@ -42,7 +51,7 @@ def page(browser, address):
     """The page at a desk's width in a light room, freshly opened; nothing may have been complained about afterwards."""
     look(browser, 1280, "light")
     browser.get(address)
-    wait(browser, "return document.querySelector('#unit h3') !== null")
+    wait(browser, DRAWN)
     yield browser
     assert not chromium.complaints(browser)
 
@@ -191,6 +200,93 @@ def test_every_map_and_every_layer_can_be_drawn(page):
         assert len(seen) == 5
 
 
+def choose_ways(browser, name: str) -> dict[str, np.ndarray]:
+    """Show a map of hours, wait until it is drawn, and return what its file holds."""
+    script = "window.shown = null; showWays(arguments[0]).then(() => { window.shown = arguments[0] })"
+    browser.execute_script(script, name)
+    wait(browser, f"return window.shown === {name!r}")
+    return dict(np.load(ROOT / "results" / "maps" / name / "trajectories.npz"))
+
+
+def test_a_chosen_trajectory_is_drawn_over_the_map(page):
+    from selenium.webdriver.support.ui import Select
+
+    arrays = choose_ways(page, "tdpsom/physionet2012")
+    columns = int(arrays["map_size"][1])
+    ends = arrays["lengths"].cumsum()
+    Select(find(page, "#ways-path")).select_by_value("1")
+    steps = "[...document.querySelectorAll('#ways-view circle:not(.end, .now)')]"
+    script = f"return {steps}.map(c => [c.cy, c.cx].map(place => Math.floor(place.baseVal.value)))"
+    expected = arrays["path_units"][ends[0] : ends[1]]
+    assert page.execute_script(script) == [list(divmod(unit, columns)) for unit in expected.tolist()]
+    assert (
+        page.execute_script("return document.querySelectorAll('#ways-view rect:not(.end)').length")
+        == (arrays["hits"] > 0).sum()
+    )
+    lines = page.execute_script("return document.querySelectorAll('#ways-view line:not(.casing)').length")
+    assert lines >= len(expected) - 1
+    Select(find(page, "#ways-path")).select_by_value("")
+    assert not page.execute_script("return document.querySelectorAll('#ways-view line, #ways-view circle').length")
+    assert not find(page, "#ways-time").is_displayed()
+
+
+def test_a_trajectory_is_followed_by_keys(page):
+    from selenium.webdriver.common.keys import Keys
+
+    arrays = choose_ways(page, "tdpsom/physionet2012")
+    length, start = int(arrays["lengths"][-1]), int(arrays["lengths"][:-1].sum())
+    page.execute_script("document.querySelector('#ways-time input').focus()")
+    press(page, Keys.HOME, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    row, column = divmod(int(arrays["path_units"][start + 2]), int(arrays["map_size"][1]))
+    reading = f"hour 2: row {row}, column {column}; score_1 {arrays['path_labels'][start + 2]}"
+    assert find(page, "#ways-time output").text == reading
+    assert find(page, "#ways-time input").get_attribute("aria-valuetext") == reading
+    assert f"row {row}, column {column}" in find(page, "#ways-unit").text
+    press(page, Keys.END)
+    assert find(page, "#ways-time output").text.startswith(f"hour {length - 1}: ")
+
+
+def test_pointing_at_a_unit_shows_its_hours(page):
+    arrays = choose_ways(page, "tdpsom/physionet2012")
+    unit = int(arrays["hits"].argmax())
+    move_to(page, find(page, f"#ways-view button:nth-child({unit + 1})"))
+    text = find(page, "#ways-unit").text
+    assert f"row {unit // 16}, column {unit % 16}" in text
+    assert f"wins {arrays['hits'][unit]:,} hours of {arrays['stays'][unit]:,} stays" in text
+    bars = "return [...document.querySelectorAll('#ways-unit tr')].map(r => r.cells[2].innerText)"
+    assert page.execute_script(bars) == [f"{count:,}" if count else "" for count in arrays["counts"][unit]]
+    mean = float(re.search(r"mean score_1: ([\d.]+)", text)[1])
+    assert mean == pytest.approx(arrays["means"][0, unit, 0], rel=0.01)
+
+
+def test_every_map_of_hours_can_be_drawn_in_every_colour(page):
+    picture = "document.querySelector('#ways-view svg').innerHTML"
+    attractor = "document.querySelector('#attractor canvas').toDataURL()"
+    for name in page.execute_script("return [...document.querySelectorAll('#ways-choice option')].map(o => o.value)"):
+        arrays = choose_ways(page, name)
+        assert find(page, "#attractor").is_displayed() == (arrays["points"].size > 0)
+        layers = page.execute_script("return document.querySelectorAll('#ways-layer input').length")
+        assert layers == 2 + len(arrays["quantities"]) + (arrays["points"].size > 0)
+        seen = set()
+        for layer in range(layers):
+            find(page, f"#ways-layer input[value='{layer}']").click()
+            seen.add(page.execute_script(f"return {picture} + {attractor}"))
+        assert len(seen) == layers
+
+
+def test_the_attractor_turns(page):
+    from selenium.webdriver.common.keys import Keys
+
+    choose_ways(page, "tdpsom/lorenz")
+    picture = "return document.querySelector('#attractor canvas').toDataURL()"
+    before = page.execute_script(picture)
+    page.execute_script("document.querySelector('#attractor input').focus()")
+    press(page, Keys.ARROW_RIGHT)
+    assert page.execute_script(picture) != before
+    press(page, Keys.ARROW_LEFT)
+    assert page.execute_script(picture) == before
+
+
 def test_curves_tell_their_values(page):
     from selenium.webdriver.common.keys import Keys
 
@@ -216,7 +312,7 @@ def test_curves_tell_their_values(page):
 def test_it_fits_and_follows_the_colour_scheme(page, address, width, scheme, tmp_path):
     look(page, width, scheme)
     page.get(address)
-    wait(page, "return document.querySelector('#unit h3') !== null")
+    wait(page, DRAWN)
     page.execute_script("for (const one of document.querySelectorAll('details')) one.open = true")
     assert page.execute_script("return document.documentElement.scrollWidth <= document.documentElement.clientWidth")
     outside = (
@@ -227,7 +323,7 @@ def test_it_fits_and_follows_the_colour_scheme(page, address, width, scheme, tmp
     paper = page.execute_script("return getComputedStyle(document.body).backgroundColor")
     brightness = np.mean([int(part) for part in paper.removeprefix("rgb(").removesuffix(")").split(",")])
     assert (brightness > 200) == (scheme == "light")
-    for name in ("main", "topography", "curves", "maps"):
+    for name in ("main", "topography", "curves", "maps", "trajectories", "speed"):
         page.execute_script("document.getElementById(arguments[0]).scrollIntoView()", name)
         page.save_screenshot(str(tmp_path / f"{width}-{scheme}-{name}.png"))
 

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from experiments import stays_baselines, tdpsom
 from experiments.ingredients.forecasting import STEPS, forecast_errors, forecast_metrics
+from experiments.ingredients.lorenz import WINGS
 from experiments.ingredients.stays import Channel, Description, Stays
 from experiments.ingredients.stays_map import clinical_lines
+from experiments.ingredients.trajectories import TRAJECTORIES
 from models.assignment import student_t_assignment, student_t_kernel
 from models.grid import Grid
 from models.tdpsom import TDPSOM, LossWeights
@@ -100,6 +102,9 @@ def test_a_run_leaves_its_record_and_its_pictures(fast):
     assert len(table) == 12
     assert sum(int(row["hours"]) for row in table) == 10 * 20  # the validation split
     assert {"wing", "wing_low", "wing_high"} <= set(table[0])
+    with np.load(fast.folder / TRAJECTORIES) as arrays:
+        assert arrays["hits"].tolist() == [int(row["hours"]) for row in table]
+        assert list(arrays["classes"]) == list(WINGS)
 
 
 def test_the_map_is_evaluated_while_it_changes(fast):
@@ -162,6 +167,7 @@ def test_baselines(in_process, tmp_path, name):
     assert 0 < finished.metrics["test/reconstruction_error"] < 1 + (name == "somvae")  # of points with variance 1
     pictures = {path.stem for path in (finished.folder / "figures").glob("*.png")}
     assert pictures == {"hit_map", "transition_graph", "paths_on_map", "attractor"}
+    assert (finished.folder / TRAJECTORIES).exists() == (name == "somvae")
 
 
 # ---------------------------------------------------------------------------------------------------- SOM-VAE's series

@@ -9,10 +9,10 @@ from pathlib import Path
 from experiments.configuration import at_least, one_of, optional, text
 from experiments.ingredients import lorenz as attractor
 from experiments.ingredients.data import PROJECT_FOLDER
-from experiments.ingredients.lorenz import lorenz, lorenz_trajectories
+from experiments.ingredients.lorenz import WINGS, lorenz, lorenz_trajectories
 from experiments.ingredients.physionet2012 import load_physionet2012
 from experiments.ingredients.samples import Samples
-from experiments.ingredients.stays import SPLITS, Channel, Description, Stays, read_stays
+from experiments.ingredients.stays import GENERATED, SPLITS, Channel, Description, Stays, read_stays
 
 import torch
 from sacred import Ingredient
@@ -29,10 +29,10 @@ def load_eicu(root: Path) -> Stays:
     return read_stays(root / "eICU")
 
 
-def load_lorenz(root: Path) -> Stays:
+@lorenz.capture
+def load_lorenz(root: Path, trajectories: list[int], step: float) -> Stays:
     """Trajectories as if they were stays: every hour is a point, labelled by its wing."""
     inputs, wings = lorenz_trajectories()
-    sizes = lorenz_trajectories_by_split()
     return Stays(
         inputs=inputs,
         observed=torch.ones_like(inputs, dtype=torch.bool),
@@ -40,16 +40,18 @@ def load_lorenz(root: Path) -> Stays:
         labels={"wing": wings.to(torch.int16)},
         outcomes={},
         static=inputs.new_empty(len(inputs), 0),
-        split=torch.repeat_interleave(torch.arange(3, dtype=torch.int8), torch.tensor(sizes)),
+        split=torch.repeat_interleave(torch.arange(3, dtype=torch.int8), torch.tensor(trajectories)),
         description=Description(
-            "Lorenz", tuple(Channel(name, "", 0.0, 1.0) for name in "xyz"), (), "", {}, "generated"
+            name="Lorenz",
+            channels=tuple(Channel(name, "", 0.0, 1.0) for name in "xyz"),
+            static=(),
+            source_checksum="",
+            checksum=GENERATED,
+            time="time",
+            step=step,
+            classes={"wing": list(WINGS)},
         ),
     )
-
-
-@lorenz.capture
-def lorenz_trajectories_by_split(trajectories: list[int]) -> list[int]:
-    return list(trajectories)
 
 
 COHORTS: dict[str, Callable[[Path], Stays]] = {

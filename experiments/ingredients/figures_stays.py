@@ -26,6 +26,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 CELL = 3.0  # inches: a panel of several
@@ -145,6 +146,49 @@ def trajectory(
     return figure
 
 
+@matplotlib.rc_context(STYLE)
+def way_and_label(
+    units: np.ndarray, labels: np.ndarray, means: np.ndarray, label: str, grid: Grid, subject: str
+) -> Figure:
+    """A stay's way over the map of risks, and beside it its label in time with that of the units it is in.
+
+    Args:
+        units: `[T]`, winner of every hour.
+        labels: `[T]`, label of every hour; -1 for none.
+        means: `[K]`, mean label of each unit; NaN where it wins no hour.
+    """
+    rows, columns = grid.shape
+    size = 4.4
+    width, height = size * columns / max(grid.shape), size * rows / max(grid.shape)
+    right, gap = 4.6, 1.7
+    note = (
+        f"left: from unit to unit, dark to bright with time, ○ first and ■ last hour, over the mean {label} of each "
+        f"unit; right: {label} of this stay and the mean of the unit it is in"
+    )
+    note += "; opposite edges of the map are neighbours" if grid.torus else ""
+    figure, top = headed_figure(LEFT + width + gap + right + RIGHT, height, subject, note)
+    axes = axes_at(figure, LEFT, top, width, height)
+    axes.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5), xlabel="column", ylabel="row")
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    draw_values(axes, means, grid, f"mean {label}")
+    _draw_way(axes, units, grid)
+    beside = axes_at(figure, LEFT + width + gap, top, right, height)
+    hours, known = np.arange(len(units)), labels >= 0
+    beside.step(hours[known], labels[known], where="mid", color=COLOURS[0], linewidth=1.8, label="this stay")
+    beside.step(
+        hours, means[units], where="mid", color="#222222", linewidth=1, linestyle="--", label="mean of its unit"
+    )
+    beside.set(xlabel="hour", ylabel=label, xlim=(-0.5, len(units) - 0.5))
+    beside.set_ylim(bottom=0)
+    beside.grid(axis="y")
+    beside.set_axisbelow(True)
+    beside.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    beside.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+    beside.legend()
+    return figure
+
+
 def _draw_way(axes: Axes, units: np.ndarray, grid: Grid) -> None:
     """Line segments between successive units; on a torus the shorter way, which may leave the picture and re-enter."""
     places = grid.coordinates.numpy()[units][:, ::-1].astype(float)  # column, row
@@ -156,8 +200,9 @@ def _draw_way(axes: Axes, units: np.ndarray, grid: Grid) -> None:
     leaving = np.stack([places[:-1], places[:-1] + steps], axis=1)
     entering = np.stack([places[1:] - steps, places[1:]], axis=1)
     colours = matplotlib.colormaps[TIME_COLOURS](np.linspace(0, 0.9, max(len(steps), 1)))
+    casing = [withStroke(linewidth=3, foreground="white")]
     for segments in (leaving, entering):
-        axes.add_collection(LineCollection(segments, colors=colours, linewidths=1.6))
+        axes.add_collection(LineCollection(segments, colors=colours, linewidths=1.6, path_effects=casing))
     axes.scatter(*places.T, c=np.arange(len(places)), cmap=TIME_COLOURS, vmax=len(places) / 0.9, s=10, zorder=3)
     ends = dict(s=70, zorder=4, linewidths=1.6, edgecolors="black")
     axes.scatter(*places[0], marker="o", facecolors="white", **ends)

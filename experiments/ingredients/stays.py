@@ -30,6 +30,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 FORMAT = 1
+GENERATED = "generated"  # in place of a checksum
 TENSORS, DESCRIPTION = "stays.safetensors", "stays.json"
 SPLITS = ("train", "validation", "test")
 LABEL, OUTCOME = "label.", "outcome."
@@ -64,6 +65,8 @@ class Description:
         counts: whatever the preparation counted: stays left out, values out of range, ...
         checksum: SHA-256 of `stays.safetensors`; filled in when it is written.
         format: version of this format.
+        time: what passes between two hours, and `step` how much of it: generated points are no hours.
+        classes: by label, names of its classes where they are more than numbers.
     """
 
     name: str
@@ -73,6 +76,14 @@ class Description:
     counts: dict[str, int | float] = field(default_factory=dict)
     checksum: str = ""
     format: int = FORMAT
+    time: str = "hour"
+    step: float = 1.0
+    classes: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def generated(self) -> bool:
+        """Nobody's data."""
+        return self.checksum == GENERATED
 
 
 @dataclass(frozen=True, eq=False)

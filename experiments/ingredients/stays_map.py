@@ -12,6 +12,7 @@ from experiments.ingredients.hours import Hours, unit_table
 from experiments.ingredients.observers import write_atomically
 from experiments.ingredients.stays import Stays
 from experiments.ingredients.tracking import Tracker
+from experiments.ingredients.trajectories import label_spread, quantity_words, write_trajectories
 from models.tdpsom import TDPSOM
 
 import numpy as np
@@ -25,26 +26,28 @@ FORECASTS = 300  # samples of the fan
 
 
 def draw_stays(tracker: Tracker, tdpsom: TDPSOM, stays: Stays, hours: Hours, latents: Tensor, step: int) -> None:
-    """Log risk maps, hit map, U-matrix, component planes, a trajectory, a forecast and typical stays; keep `units.csv`.
+    """Log risk maps, hit map, U-matrix, component planes, a trajectory, a forecast and typical stays.
+
+    Keeps `units.csv` and, for reports, `trajectories.npz`.
 
     Args:
         hours: of `stays`, with the units that win them.
         latents: `[n, L]` of these hours.
     """
     grid = tdpsom.grid
-    table = unit_table(hours, grid)
+    table, centroids = unit_table(hours, grid), tdpsom.centroids.detach().cpu().numpy()
     tracker.artifact(write_units(tracker, table))
+    tracker.artifact(write_trajectories(tracker.folder, stays, hours, grid, centroids, table))
     pictures = {
         "hit_map": figures.hit_map(np.array([row["hours"] for row in table]), grid),
-        "u_matrix": figures.u_matrix(tdpsom.centroids.detach().cpu().numpy(), grid),
+        "u_matrix": figures.u_matrix(centroids, grid),
         "component_planes": planes(tdpsom, stays),
     }
-    label = hours.first_label
-    risks = {label: f"mean {label}"} | ({"death": "share of hours before a death"} if "death" in hours.outcomes else {})
+    label, risks = hours.first_label, quantity_words(stays)
     values = {name: np.array([row[name] for row in table]) for name in risks}
     for name, words in risks.items():
         pictures[f"risk_{name}"] = figures_stays.risk_map(values[name], grid, f"Risk map: {name}", words)
-    shown = eventful_stay(hours, stays)
+    shown = int(label_spread(stays).argmax())
     subject = f"validation stay {shown}"
     rows = np.flatnonzero(hours.stays == shown)
     soft = tdpsom.assign(latents[torch.from_numpy(rows).to(latents.device)]).detach().float().cpu().numpy()
@@ -81,20 +84,6 @@ def planes(tdpsom: TDPSOM, stays: Stays):
     scale, mean = (np.array([getattr(channel, key) for channel in channels]) for key in ("scale", "mean"))
     labels = [f"{channel.name} ({channel.unit})" if channel.unit else channel.name for channel in channels]
     return figures_stays.component_planes((decoded * scale + mean).T, labels, decoded.std(axis=0), tdpsom.grid)
-
-
-def eventful_stay(hours: Hours, stays: Stays) -> int:
-    """Among the longest stays, the one whose first label varies most."""
-    lengths = stays.lengths.cpu().numpy()
-    label = np.where(hours.labels[hours.first_label] < 0, np.nan, hours.labels[hours.first_label].astype(float))
-    ends = np.cumsum(lengths)
-    spread = [
-        np.nanmax(label[end - length : end]) - np.nanmin(label[end - length : end])
-        if length == lengths.max() and np.isfinite(label[end - length : end]).any()
-        else -1.0
-        for end, length in zip(ends, lengths, strict=True)
-    ]
-    return int(np.argmax(spread))
 
 
 def often_measured(stays: Stays) -> list[int]:

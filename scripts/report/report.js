@@ -116,7 +116,7 @@ if (choice) {
   showMetric();
 }
 
-for (const chart of document.querySelectorAll(".chart")) {
+for (const chart of document.querySelectorAll(".chart[data-points]")) {
   const { epochs, x, names, values, phases } = JSON.parse(chart.dataset.points);
   const cursor = chart.querySelector(".cursor"), reading = chart.nextElementSibling;
   let shown = epochs.length - 1;

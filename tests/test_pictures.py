@@ -1,0 +1,43 @@
+"""The README's pictures of trained maps are what the command draws."""
+
+import shutil
+from pathlib import Path
+
+from scripts import pictures
+
+import numpy as np
+import pytest
+from PIL import Image
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("project") / "results"
+    shutil.copytree(RESULTS / "maps", folder / "maps")
+    assert pictures.main(["--results", str(folder)]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("name", pictures.PICTURES)
+def test_committed_pictures_are_up_to_date(results, name):
+    drawn, committed = (Image.open(folder / "figures" / name).convert("RGB") for folder in (results, RESULTS))
+    assert drawn.size == committed.size
+    difference = np.abs(np.subtract(drawn, committed, dtype=float)).mean()
+    assert difference < 1, "run `make report` and commit what it writes"
+
+
+def test_without_maps_nothing_is_drawn(tmp_path):
+    assert pictures.main(["--results", str(tmp_path)]) == 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_broken_map_is_one_line(tmp_path, capsys):
+    path = tmp_path / "maps" / pictures.PICTURES["map.png"][0]
+    path.parent.mkdir(parents=True)
+    path.write_text("no archive")
+    assert pictures.main(["--results", str(tmp_path)]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert message.count("\n") == 1
