@@ -3,11 +3,12 @@
     python scripts/benchmark.py                                   all models in fp32 and bf16
     python scripts/benchmark.py --configs mnist jpg_native --precisions bf16
 
-Each line runs in a process of its own on random images: the experiment's real phases, with the refresh of the target
-distribution, for a few epochs of a part of the data set. samples/s is the median epoch's. "Of peak" relates the
-floating point operations of the matrix products and convolutions, counted by PyTorch, to what a product of two large
-matrices reaches in the same precision on this machine. The last column is the resident memory gained from the second
-epoch of the joint phase to the last: it should be about 0. Everything is also written to results/speed.json.
+Each line runs in a process of its own on random samples (images, stays of 48 hours): the experiment's real phases,
+with the refresh of the target distribution, for a few epochs of a part of the data set. samples/s is the median
+epoch's. "Of peak" relates the floating point operations of the matrix products and convolutions, counted by PyTorch,
+to what a product of two large matrices reaches in the same precision on this machine. The last column is the resident
+memory gained from the second epoch of the joint phase to the last: it should be about 0. Everything is also written
+to results/speed.json.
 """
 
 import argparse
@@ -22,12 +23,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from experiments import dpsom, tpae
+from experiments import dpsom, somvae, tdpsom, tpae
 from experiments.ingredients.augmentation import augmentation
 from experiments.ingredients.compute import autocast, compute, hardware, prepare, versions
 from experiments.ingredients.evaluation import evaluation
 from experiments.ingredients.observers import write_atomically
 from experiments.ingredients.samples import Samples
+from experiments.ingredients.stays import Description, Stays
 from experiments.ingredients.training import Phase, Trainer
 from scripts.plan import load_experiment, resolve_config
 from scripts.rendering import speed_table
@@ -45,7 +47,7 @@ EPOCHS = 4
 
 @dataclass(frozen=True)
 class Case:
-    """A named config on random images; `changes` are to that config."""
+    """A named config on random images or series; `changes` are to that config."""
 
     experiment: str
     config: str
@@ -58,6 +60,8 @@ CASES = {
     "mnist_faithful": Case("dpsom", "mnist_faithful", 9_000),
     "mnist_conv": Case("dpsom", "mnist_conv", 1_500),
     "mnist_conv_faithful": Case("dpsom", "mnist_conv_faithful", 1_500),
+    "somvae_mnist": Case("somvae", "mnist", 160),
+    "physionet2012": Case("tdpsom", "physionet2012", 100),
     "jpg_plain_cnn": Case("tpae", "jpg_plain_cnn", 500),
     "jpg_native": Case("tpae", "jpg_native", 500),
     "jpg_downsampled": Case("tpae", "jpg_downsampled", 500),
@@ -92,6 +96,31 @@ def dpsom_workload(config: dict[str, Any], samples: int, device: torch.device) -
     return net, inputs, dpsom.phases(net, inputs, config["model"]["assignment"], training)
 
 
+def somvae_workload(config: dict[str, Any], samples: int, device: torch.device) -> Workload:
+    inputs = torch.rand(samples, 1, 28, 28, device=device)
+    net = somvae.build(config, Samples((1, 28, 28))).to(device)
+    training = {**config["training"], "joint_epochs": 2 * EPOCHS}
+    return net, inputs, somvae.phases(net, torch.zeros(samples), None, training)
+
+
+def tdpsom_workload(config: dict[str, Any], samples: int, device: torch.device) -> Workload:
+    hours, channels = 48, 37
+    stays = Stays(
+        inputs=torch.randn(samples, hours, channels),
+        observed=torch.ones(samples, hours, channels, dtype=torch.bool),
+        lengths=torch.full((samples,), hours, dtype=torch.int32),
+        labels={},
+        outcomes={},
+        static=torch.zeros(samples, 0),
+        split=torch.zeros(samples, dtype=torch.int8),
+        description=Description("random", (), (), "", {}),
+    ).to(device)
+    net = tdpsom.build(config, Samples((hours, channels))).to(device)
+    lengths = {f"{name}_epochs": EPOCHS for name in ("pretrain", "som", "prediction")} | {"joint_epochs": 2 * EPOCHS}
+    stages = tdpsom.phases(net, stays, config["model"]["assignment"], {**config["training"], **lengths})
+    return net, stays.inputs, stages
+
+
 def tpae_workload(config: dict[str, Any], samples: int, device: torch.device) -> Workload:
     inputs = torch.rand(samples, 3, 32, 32, device=device)
     labels = torch.randint(0, 10, (samples,), device=device)
@@ -101,7 +130,7 @@ def tpae_workload(config: dict[str, Any], samples: int, device: torch.device) ->
     return net, inputs, [stage for stage in stages if stage.epochs]
 
 
-WORKLOADS = {"dpsom": dpsom_workload, "tpae": tpae_workload}
+WORKLOADS = {"dpsom": dpsom_workload, "somvae": somvae_workload, "tdpsom": tdpsom_workload, "tpae": tpae_workload}
 
 
 @bench.main
