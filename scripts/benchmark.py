@@ -42,7 +42,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 RESULT = Path(__file__).resolve().parents[1] / "results" / "speed.json"
-EPOCHS = 4
+EPOCHS = 3
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class Case:
 CASES = {
     "mnist": Case("dpsom", "mnist", 9_000),
     "mnist_faithful": Case("dpsom", "mnist_faithful", 9_000),
-    "mnist_conv": Case("dpsom", "mnist_conv", 1_500),
-    "mnist_conv_faithful": Case("dpsom", "mnist_conv_faithful", 1_500),
+    "mnist_conv": Case("dpsom", "mnist_conv", 900),
+    "mnist_conv_faithful": Case("dpsom", "mnist_conv_faithful", 900),
     "somvae_mnist": Case("somvae", "mnist", 160),
     "physionet2012": Case("tdpsom", "physionet2012", 100),
     "jpg_plain_cnn": Case("tpae", "jpg_plain_cnn", 500),
