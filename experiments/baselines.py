@@ -6,7 +6,6 @@
 They share data, splits, metrics and records with the models; VQ-VAE is a configuration of SOM-VAE.
 """
 
-import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +26,7 @@ from experiments.ingredients.evaluation import (
     with_prefix,
 )
 from experiments.ingredients.metrics import winners
-from experiments.ingredients.record import Provenance, json_numbers, write_record
+from experiments.ingredients.record import Provenance, finish
 from experiments.ingredients.series import Series, evaluated_series, series
 from experiments.ingredients.tracking import Tracker, tracking
 from experiments.ingredients.training import Progress
@@ -162,11 +161,8 @@ def main(_run, _config, seed, model, series, compute) -> dict[str, float | None]
             reconstructed=nearest(centroids, shown),
             step=1,
         )
-        tracker.hparams(_config, metrics)
         cpu = torch.device("cpu")
-        write_record(tracker.folder, ex.path, _config, metrics, progress, provenance, cpu, dataset.samples)
-    print(f"result: {json.dumps(json_numbers(metrics))}")
-    return json_numbers(metrics)
+        return finish(tracker, ex.path, _config, metrics, progress, provenance, cpu, dataset.samples)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ Source: Manduchi et al., "T-DPSOM: An Interpretable Clustering Method for Unsupe
 States", CHIL 2021, and its code, ratschlab/dpsom. The `*_faithful` configs compute what that code computes.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -31,7 +30,7 @@ from experiments.ingredients.evaluation import (
     squared_error,
     with_prefix,
 )
-from experiments.ingredients.record import Provenance, json_numbers, write_record
+from experiments.ingredients.record import Provenance, finish
 from experiments.ingredients.samples import Samples
 from experiments.ingredients.tracking import Tracker, tracking
 from experiments.ingredients.training import Phase, Trainer, Update, training_ingredient
@@ -215,10 +214,7 @@ def main(_run, _config, seed, model, training) -> dict[str, float | None]:
         step = sum(phase.epochs for phase in stages)
         tracker.scalars(metrics, step)
         draw(tracker, dpsom, dataset, assignment, step)
-        tracker.hparams(_config, metrics)
-        write_record(tracker.folder, ex.path, _config, metrics, progress, provenance, device, dataset.samples)
-    print(f"result: {json.dumps(json_numbers(metrics))}")
-    return json_numbers(metrics)
+        return finish(tracker, ex.path, _config, metrics, progress, provenance, device, dataset.samples)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ Source: Fortuin et al., "SOM-VAE: Interpretable Discrete Representation Learning
 code, ratschlab/SOM-VAE. The `*_faithful` configs compute what that code computes.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -33,7 +32,7 @@ from experiments.ingredients.evaluation import (
     squared_error,
     with_prefix,
 )
-from experiments.ingredients.record import Provenance, json_numbers, write_record
+from experiments.ingredients.record import Provenance, finish
 from experiments.ingredients.samples import Samples
 from experiments.ingredients.series import Series, evaluated_series, sequences, series
 from experiments.ingredients.tracking import Tracker, tracking
@@ -227,10 +226,7 @@ def main(_run, _config, seed, model, training) -> dict[str, float | None]:
         if held_out:
             metrics |= evaluate_series(tracker, somvae, held_out, step)
         tracker.scalars(metrics, step)
-        tracker.hparams(_config, metrics)
-        write_record(tracker.folder, ex.path, _config, metrics, progress, provenance, device, dataset.samples)
-    print(f"result: {json.dumps(json_numbers(metrics))}")
-    return json_numbers(metrics)
+        return finish(tracker, ex.path, _config, metrics, progress, provenance, device, dataset.samples)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ Source of SOM-VAE: Fortuin et al., "SOM-VAE: Interpretable Discrete Representati
 Its decoder ends in a sigmoid, so it sees every channel scaled to [0, 1] between the extremes of the training hours.
 """
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -34,7 +33,7 @@ from experiments.ingredients.figures import hit_map
 from experiments.ingredients.figures_series import attractor
 from experiments.ingredients.hours import Hours, agreement, all_metrics, map_autocorrelation, movement, unit_table
 from experiments.ingredients.metrics import topology_metrics, winners
-from experiments.ingredients.record import Provenance, json_numbers, write_record
+from experiments.ingredients.record import Provenance, finish
 from experiments.ingredients.samples import Samples
 from experiments.ingredients.stays import Stays
 from experiments.ingredients.tracking import Tracker, tracking
@@ -287,10 +286,7 @@ def main(_run, _config, seed, model, training, compute) -> dict[str, float | Non
             progress = Trainer(clusters, stages, train_inputs, tracker, curve(clusters, evaluated, grid), _config).run()
         metrics = evaluate(tracker, clusters, parts, grid, training["joint_epochs"])
         tracker.scalars(metrics, training["joint_epochs"])
-        tracker.hparams(_config, metrics)
-        write_record(tracker.folder, ex.path, _config, metrics, progress, provenance, device, samples)
-    print(f"result: {json.dumps(json_numbers(metrics))}")
-    return json_numbers(metrics)
+        return finish(tracker, ex.path, _config, metrics, progress, provenance, device, samples)
 
 
 if __name__ == "__main__":

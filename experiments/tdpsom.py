@@ -7,7 +7,6 @@ Source: Manduchi et al., "T-DPSOM: An Interpretable Clustering Method for Unsupe
 States", CHIL 2021, and its code, ratschlab/dpsom. The `*_faithful` configs compute what that code computes.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,7 +23,7 @@ from experiments.ingredients.evaluation import evaluated_while_training, evaluat
 from experiments.ingredients.forecasting import forecast_metrics
 from experiments.ingredients.hours import Hours, agreement, all_metrics, map_autocorrelation, movement
 from experiments.ingredients.metrics import topology_metrics, winners
-from experiments.ingredients.record import Provenance, json_numbers, write_record
+from experiments.ingredients.record import Provenance, finish
 from experiments.ingredients.samples import Samples
 from experiments.ingredients.stays import Stays
 from experiments.ingredients.stays_map import draw_stays
@@ -211,10 +210,7 @@ def main(_run, _config, seed, model, training) -> dict[str, float | None]:
         latents = latents_of(tdpsom, parts["validation"], assignment)
         hours = hours_of(tdpsom, parts["validation"], latents)
         draw_stays(tracker, tdpsom, parts["validation"], hours, latents, step)
-        tracker.hparams(_config, metrics)
-        write_record(tracker.folder, ex.path, _config, metrics, progress, provenance, device, samples)
-    print(f"result: {json.dumps(json_numbers(metrics))}")
-    return json_numbers(metrics)
+        return finish(tracker, ex.path, _config, metrics, progress, provenance, device, samples)
 
 
 @evaluation.capture

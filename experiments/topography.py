@@ -7,7 +7,6 @@ The second command shows what a neighbourhood that never shrinks costs. `experim
 MiniSom on the same pixels; `training.minisom_steps` trains it here, on the same latents.
 """
 
-import json
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -37,7 +36,7 @@ from experiments.ingredients.evaluation import (
     with_prefix,
 )
 from experiments.ingredients.optimization import OPTIMIZERS
-from experiments.ingredients.record import Provenance, json_numbers, write_record
+from experiments.ingredients.record import Provenance, finish
 from experiments.ingredients.samples import Samples
 from experiments.ingredients.tracking import Tracker, tracking
 from experiments.ingredients.training import Phase, Trainer, Update, training_ingredient
@@ -208,10 +207,7 @@ def main(_run, _config, seed, model, training) -> dict[str, float | None]:
         step = max(sum(phase.epochs for phase in stages), 1)
         tracker.scalars(metrics, step)
         draw(tracker, topography, dataset, step)
-        tracker.hparams(_config, metrics)
-        write_record(tracker.folder, ex.path, _config, metrics, progress, provenance, device, dataset.samples)
-    print(f"result: {json.dumps(json_numbers(metrics))}")
-    return json_numbers(metrics)
+        return finish(tracker, ex.path, _config, metrics, progress, provenance, device, dataset.samples)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@
 Source: `brianchristensen/ml`, archive/tpae: public code and text. `cifar10_as_published` minimises what that code does.
 """
 
-import json
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -36,7 +35,7 @@ from experiments.ingredients.evaluation import (
     with_prefix,
 )
 from experiments.ingredients.processes import one_first
-from experiments.ingredients.record import Provenance, json_numbers, write_record
+from experiments.ingredients.record import Provenance, finish
 from experiments.ingredients.samples import Samples
 from experiments.ingredients.tracking import Tracker, tracking
 from experiments.ingredients.training import Phase, Trainer, Update, training_ingredient
@@ -352,10 +351,7 @@ def main(_run, _config, seed, model, training) -> dict[str, float | None]:
         tracker.scalars(metrics, step)
         if isinstance(net, TPAE):
             draw(tracker, net, dataset, step)
-        tracker.hparams(_config, metrics)
-        write_record(tracker.folder, ex.path, _config, metrics, progress, provenance, device, dataset.samples)
-    print(f"result: {json.dumps(json_numbers(metrics))}")
-    return json_numbers(metrics)
+        return finish(tracker, ex.path, _config, metrics, progress, provenance, device, dataset.samples)
 
 
 if __name__ == "__main__":

@@ -5,13 +5,13 @@ import math
 import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from experiments.ingredients.compute import hardware, versions
 from experiments.ingredients.data import PROJECT_FOLDER
 from experiments.ingredients.observers import for_record, write_atomically
 from experiments.ingredients.samples import Samples
+from experiments.ingredients.tracking import Tracker
 from experiments.ingredients.training import Progress
 
 import torch
@@ -34,8 +34,8 @@ class Provenance:
         return cls(commit, commit is None or bool(_git("status", "--porcelain", "--", ".", ":!results")))
 
 
-def write_record(
-    folder: Path,
+def finish(
+    tracker: Tracker,
     experiment: str,
     config: Mapping[str, Any],
     metrics: Mapping[str, float],
@@ -43,9 +43,14 @@ def write_record(
     provenance: Provenance,
     device: torch.device,
     samples: Samples,
-) -> None:
-    """Write `record.json` and `data.json` into the run folder. They name no host, no credential, no absolute path."""
-    samples.write(folder)
+) -> dict[str, float | None]:
+    """What every run does last: keep its record and show its result, which is returned.
+
+    `record.json` and `data.json` in the run folder name no host, no credential, no absolute path.
+    """
+    result = json_numbers(metrics)
+    tracker.hparams(config, metrics)
+    samples.write(tracker.folder)
     record = {
         "format": FORMAT,
         "experiment": experiment,
@@ -53,7 +58,7 @@ def write_record(
         "seed": config["seed"],
         "status": "COMPLETED",
         "config": for_record(config),
-        "metrics": json_numbers(metrics),
+        "metrics": result,
         "curve": short_curve(progress.history),
         "seconds": {name: round(seconds, 1) for name, seconds in progress.seconds.items()},
         **asdict(provenance),
@@ -61,7 +66,9 @@ def write_record(
         "hardware": hardware(device),
         "data_checksum": samples.checksum,
     }
-    write_atomically(folder / FILE_NAME, (json.dumps(record, indent=1) + "\n").encode())
+    write_atomically(tracker.folder / FILE_NAME, (json.dumps(record, indent=1) + "\n").encode())
+    print(f"result: {json.dumps(result)}")
+    return result
 
 
 def json_numbers(metrics: Mapping[str, float]) -> dict[str, float | None]:
