@@ -1,5 +1,6 @@
 """The DPSOM experiment from its command line to its record."""
 
+import copy
 import math
 import socket
 from functools import partial
@@ -221,7 +222,7 @@ def test_the_published_settings_are_all_there():
 @pytest.fixture
 def model(monkeypatch):
     monkeypatch.setattr(compute.autocast, "config", {"precision": "fp32"})
-    config = dpsom.ex.configurations[0]()
+    config = copy.deepcopy(dpsom.ex.configurations[0]())
     torch.manual_seed(0)
     config["model"] |= {"map_size": [2, 3], "latent_dim": 4, "dropout": 0.5}
     return dpsom.build(config, Samples((1, 6, 6)))
