@@ -161,6 +161,7 @@ class Slurm:
         self.running: list[Job] = []
         self.tasks: dict[tuple, Task] = {}
         self.states: dict[Task, str] = {}
+        self.reasons: dict[Task, str] = {}  # why a task is pending
         self.left: dict[Task, float] = {}  # when a task was first seen to be over
         self.polled = 0.0
         self.silent_since: float | None = None
@@ -219,7 +220,7 @@ class Slurm:
         self.polled = time.time()
         try:
             user = str(os.getuid())
-            lines = ask("squeue", "--noheader", "--array", "--states=all", f"--user={user}", "--format=%j|%K|%T")
+            lines = ask("squeue", "--noheader", "--array", "--states=all", f"--user={user}", "--format=%j|%K|%T|%r")
         except SlurmSilent as error:
             if not self.silent_since:
                 tqdm.write(f"Slurm does not answer ({error}); its jobs go on, asking again", file=sys.stderr)
@@ -232,10 +233,10 @@ class Slurm:
         self.silent_since = None
         found = {}
         for line in lines:
-            array, index, state = line.split("|")
+            array, index, state, reason = line.split("|")
             task = Task(array, int(index) if index.isdigit() else 0)
             if found.get(task) in (None, *OVER):  # a requeued task is listed once more
-                found[task] = state
+                found[task], self.reasons[task] = state, reason
         self.states = {task: "GONE" for task in self.tasks.values()} | found
 
     def ended(self) -> list[Ended]:
@@ -271,8 +272,12 @@ class Slurm:
     def status(self) -> str:
         if self.silent_since:
             return "waiting for Slurm to answer"
-        states = [self.states[task].lower() for task in self.tasks.values()]
+        states = [self.described(task) for task in self.tasks.values()]
         return "Slurm: " + ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
+
+    def described(self, task: Task) -> str:
+        state = self.states[task].lower()
+        return f"{state} ({self.reasons[task]})" if state == "pending" and task in self.reasons else state
 
     def stop(self) -> str:
         """Leaves the jobs to Slurm: whoever is logged out loses nothing."""

@@ -91,7 +91,7 @@ def queued(tmp_path: Path, commit: str = COMMIT) -> Path:
     return folder
 
 
-QUEUE = "echo 'reproduce-1|0|FAILED'; echo 'reproduce-1|1|PENDING'; echo 'theirs|N/A|RUNNING'"
+QUEUE = "echo 'reproduce-1|0|FAILED|None'; echo 'reproduce-1|1|PENDING|Resources'; echo 'theirs|N/A|RUNNING|None'"
 
 
 @pytest.mark.parametrize(("commit", "adopted"), [(COMMIT, [1]), ("another", [])])
@@ -101,12 +101,13 @@ def test_what_is_in_the_queue_is_not_submitted_again(bin_folder, tmp_path, commi
     ours = executor(tmp_path)
     ours.adopt([job(0), job(1), job(2)])
     assert [job.seed for job in ours.running] == adopted
+    assert ours.status() == "Slurm: " + "1 pending (Resources)" * len(adopted)
 
 
 def test_a_job_ends_by_its_exit_status_or_by_its_state(bin_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(slurm, "POLL_SECONDS", -1)
     monkeypatch.setattr(slurm, "LAG_SECONDS", -1)
-    programs(bin_folder, sinfo=SINFO, squeue="echo 'reproduce-1|0|RUNNING'; echo 'reproduce-1|1|RUNNING'")
+    programs(bin_folder, sinfo=SINFO, squeue="echo 'reproduce-1|0|RUNNING|None'; echo 'reproduce-1|1|RUNNING|None'")
     folder = queued(tmp_path)
     ours = executor(tmp_path)
     ours.adopt([job(0), job(1)])
@@ -118,7 +119,7 @@ def test_a_job_ends_by_its_exit_status_or_by_its_state(bin_folder, tmp_path, mon
     programs(bin_folder, squeue="exit 1")
     assert ours.ended() == [], "a controller that is away says nothing about its jobs"
     assert ours.status() == "waiting for Slurm to answer"
-    programs(bin_folder, squeue="echo 'reproduce-1|1|CANCELLED'")
+    programs(bin_folder, squeue="echo 'reproduce-1|1|CANCELLED|None'")
     (ended,) = ours.ended()
     assert (ended.job.seed, ended.exit_status, ended.on_purpose) == (1, None, True)
     assert ended.reason == "Slurm says CANCELLED: it left no log"

@@ -182,7 +182,7 @@ def test_every_run_finishes_exactly_once(cluster, tmp_path, mongo_url, sweeps):
     [
         (["--partition", "maim"], "error: Slurm has no partition 'maim': did you mean main?"),
         (["--time-limit", "61"], "error: --time-limit 61: partition main allows 60 minutes"),
-        (["--cores", "64", "--time-limit", "9"], "error: Slurm refuses the jobs: "),
+        (["--cores", "2", "--time-limit", "9"], "error: Slurm refuses the jobs: "),
     ],
 )
 def test_what_slurm_would_refuse_is_one_line(cluster, tmp_path, options, message):
