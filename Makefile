@@ -33,13 +33,11 @@ tensorboard: .venv/installed  ## browse all runs
 
 reproduce: .venv/installed  ## train what the tables still lack, then render them
 	$(BIN)/python scripts/reproduce.py
-	$(BIN)/python scripts/curves.py
 	$(BIN)/python scripts/pictures.py
 	$(BIN)/python scripts/report.py
 
 reproduce-table: .venv/installed  ## render the tables from the committed records
 	$(BIN)/python scripts/tables.py
-	$(BIN)/python scripts/curves.py
 	$(BIN)/python scripts/pictures.py
 	$(BIN)/python scripts/report.py
 

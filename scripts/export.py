@@ -28,6 +28,7 @@ from experiments.ingredients.observers import for_record
 from experiments.ingredients.record import FILE_NAME as RECORD
 from experiments.ingredients.record import short_curve
 from experiments.ingredients.samples import Samples, read_samples
+from scripts import ROOT
 from scripts.records import check_record, read_json
 
 import safetensors
@@ -37,7 +38,6 @@ from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 from torch.export import Dim
 
-ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from experiments.errors import UserError
+from scripts import ROOT
 from scripts.records import differing_keys, read_json
 from scripts.rendering import Runs
 
-ROOT = Path(__file__).resolve().parents[1]
 HEARTBEAT_SECONDS = 45  # Sacred rewrites run.json every 10 s while a run lives
 COMMENT = "reproduce.py at commit "
 

@@ -26,13 +26,13 @@ from models.somvae import SOMVAE
 from models.somvae import LossWeights as SOMVAELossWeights
 from models.tdpsom import TDPSOM
 from models.tdpsom import LossWeights as TDPSOMLossWeights
+from scripts import ROOT
 from scripts.golden import QUANTITIES, TARGET_QUANTITIES, Deviation, Golden, Port, Slot, compare
 
 import numpy as np
 import torch
 from torch import Tensor
 
-ROOT = Path(__file__).resolve().parents[1]
 RECORD = ROOT / "results" / "parity_golden.json"
 IMAGE_SHAPE = (28, 28, 1)
 

@@ -1,9 +1,10 @@
-"""Draw the README's pictures of trained maps from the small files in results/maps.
+"""Draw the README's pictures from the records and the small files in results/maps.
 
     python scripts/pictures.py
 
-results/figures/map.png shows the prototypes of DPSOM's map of MNIST, attractor.png Lorenz' attractor cut into the units
-of a map, trajectory.png a patient's way over T-DPSOM's map. A picture whose map is not there is left out.
+results/figures/dpsom_learning_curve.png shows DPSOM's faithful runs beside the original's, map.png the prototypes of
+its map of MNIST, attractor.png Lorenz' attractor cut into the units of a map, trajectory.png a patient's way over
+T-DPSOM's map. A picture whose source is not there is left out.
 """
 
 import argparse
@@ -19,12 +20,13 @@ from experiments.ingredients.figures_stays import way_and_label
 from experiments.ingredients.trained_map import ARRAYS
 from experiments.ingredients.trajectories import TRAJECTORIES
 from models.grid import Grid
+from scripts import ROOT
+from scripts.curves import learning_curve
 from scripts.records import write_result
 
 import numpy as np
 from matplotlib.figure import Figure
 
-ROOT = Path(__file__).resolve().parents[1]
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -48,34 +50,44 @@ def eventful_trajectory(arrays: Arrays) -> Figure:
     return way_and_label(units, labels, means, label, grid_of(arrays), "A patient's way over the map")
 
 
-PICTURES: dict[str, tuple[str, Callable[[Arrays], Figure]]] = {
-    "map.png": (f"dpsom/mnist_faithful_104/{ARRAYS}", prototypes),
-    "attractor.png": (f"stays_baselines/lorenz_somvae_prob/{TRAJECTORIES}", coloured_attractor),
-    "trajectory.png": (f"tdpsom/physionet2012/{TRAJECTORIES}", eventful_trajectory),
+def of_map(source: str, figure_of: Callable[[Arrays], Figure]) -> Callable[[Path], Figure | None]:
+    """Draws the arrays of a file in results/maps, None when it is not there."""
+
+    def drawn(results: Path) -> Figure | None:
+        path = results / "maps" / source
+        if not path.exists():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return figure_of(arrays)
+        except (OSError, KeyError, ValueError) as error:
+            raise UserError(f"{path} cannot be read as a trained map ({error}): restore it from git") from error
+
+    return drawn
+
+
+PICTURES: dict[str, Callable[[Path], Figure | None]] = {
+    "dpsom_learning_curve.png": learning_curve,
+    "map.png": of_map(f"dpsom/mnist_faithful_104/{ARRAYS}", prototypes),
+    "attractor.png": of_map(f"stays_baselines/lorenz_somvae_prob/{TRAJECTORIES}", coloured_attractor),
+    "trajectory.png": of_map(f"tdpsom/physionet2012/{TRAJECTORIES}", eventful_trajectory),
 }
 
 
 def draw(results: Path) -> dict[Path, bytes]:
-    """The pictures whose maps are below `results`, by the path they belong to."""
+    """The pictures whose sources are below `results`, by the path they belong to."""
     drawn = {}
-    for name, (source, figure_of) in PICTURES.items():
-        path = results / "maps" / source
-        if not path.exists():
-            continue
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                figure = figure_of(arrays)
-        except (OSError, KeyError, ValueError) as error:
-            raise UserError(f"{path} cannot be read as a trained map ({error}): restore it from git") from error
-        buffer = io.BytesIO()
-        figure.savefig(buffer, dpi=110, metadata={"Software": None})
-        drawn[results / "figures" / name] = buffer.getvalue()
+    for name, figure_of in PICTURES.items():
+        if figure := figure_of(results):
+            buffer = io.BytesIO()
+            figure.savefig(buffer, dpi=110, metadata={"Software": None})
+            drawn[results / "figures" / name] = buffer.getvalue()
     return drawn
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--results", type=Path, default=ROOT / "results", help="folder of the maps")
+    parser.add_argument("--results", type=Path, default=ROOT / "results", help="folder of the records and maps")
     options = parser.parse_args(arguments)
     try:
         pictures = draw(options.results)

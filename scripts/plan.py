@@ -7,7 +7,8 @@ import os
 import subprocess
 
 from experiments.errors import UserError
-from scripts.jobs import ROOT, Job, relative
+from scripts import ROOT
+from scripts.jobs import Job, relative
 from scripts.records import Record
 from scripts.tables import TABLES
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from experiments.errors import UserError
 from experiments.ingredients.observers import write_atomically
 from experiments.ingredients.stays import SPLITS, Channel, Description, Stays, write_stays
+from scripts import ROOT
 from scripts.eicu.constants import CHANNELS, CONSTANTS, CORRECTIONS, MINIMUM, SCALE, UNITS, WINDOW
 from scripts.eicu.grid import measure
 from scripts.eicu.selection import differences, select_stays, select_variables
@@ -32,8 +33,6 @@ from scripts.eicu.tensors import last_hours, splits
 
 import numpy as np
 import torch
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def prepare(source: Path, output: Path, corrections: frozenset[str], memory: str) -> None:

@@ -23,11 +23,11 @@ from experiments.ingredients import figures
 from experiments.ingredients.figures_stays import TIME_COLOURS
 from experiments.ingredients.trained_map import ARRAYS
 from experiments.ingredients.trajectories import TRAJECTORIES
-from scripts import charts
+from scripts import ROOT, charts
 from scripts.curves import FAITHFUL, METRICS, ORIGINAL, original_curve
 from scripts.records import Record, flatten, read_json, write_result
 from scripts.rendering import CLUSTERING, TOPOLOGY, Entry, MarkdownTable, Results, hardware, speed_table
-from scripts.tables import ROOT, TABLES
+from scripts.tables import TABLES
 
 import jinja2
 import matplotlib

@@ -33,9 +33,10 @@ from pathlib import Path
 from experiments.errors import UserError
 from experiments.ingredients.trained_map import ARRAYS, SPRITE
 from experiments.ingredients.trajectories import TRAJECTORIES
+from scripts import ROOT
 from scripts import jobs as run_folders
 from scripts.executors import Ended, Local
-from scripts.jobs import ROOT, Job, Setting, last_line, log_of, look_up, read_or_none, relative
+from scripts.jobs import Job, Setting, last_line, log_of, look_up, read_or_none, relative
 from scripts.plan import (
     GIGABYTES_A_JOB,
     cores,

@@ -27,7 +27,8 @@ from typing import Any
 
 from experiments.errors import UserError
 from experiments.ingredients.observers import redact
-from scripts.jobs import ROOT, Job, Setting, died, last_line, log_of, relative, settle, train
+from scripts import ROOT
+from scripts.jobs import Job, Setting, died, last_line, log_of, relative, settle, train
 from scripts.plan import cores, git, load_experiment, resolve_config
 from scripts.records import read_json, write_result
 from scripts.rendering import Runs

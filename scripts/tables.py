@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 
 from experiments.errors import UserError
-from scripts import latex
+from scripts import ROOT, latex
 from scripts.records import MARGIN, write_result
 from scripts.rendering import (
     CLUSTERING,
@@ -39,8 +39,6 @@ from scripts.rendering import (
 )
 from scripts.rendering_stacks import render_stacks
 from scripts.rendering_stays import render_stays
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def dpsom(config_name: str, stages: tuple[tuple[int, int], ...], minutes: float) -> Runs:

@@ -2,13 +2,14 @@
 
 import shutil
 
-from scripts import curves
+from scripts import ROOT, curves, pictures
 
 import matplotlib.image
 import pytest
 from test_tables import make_record, write
 
-ORIGINAL = curves.ROOT / "results" / curves.ORIGINAL
+ORIGINAL = ROOT / "results" / curves.ORIGINAL
+PICTURE = "figures/dpsom_learning_curve.png"
 
 
 @pytest.fixture
@@ -27,20 +28,21 @@ def test_the_originals_curve_carries_our_names():
 
 def test_faithful_runs_are_drawn_beside_it(results):
     write(results, *(make_record("mnist_faithful", seed, curve=curves.original_curve(ORIGINAL)) for seed in (0, 1)))
-    height, width, _ = matplotlib.image.imread(curves.draw(results)).shape
+    assert pictures.main(["--results", str(results)]) == 0
+    height, width, _ = matplotlib.image.imread(results / PICTURE).shape
     assert min(height, width) > 400
 
 
 def test_nothing_is_drawn_without_a_faithful_run(results):
     write(results, make_record("mnist"))
-    assert curves.draw(results) is None
-    assert not (results / curves.PICTURE).exists()
+    assert pictures.main(["--results", str(results)]) == 0
+    assert not (results / PICTURE).exists()
 
 
 @pytest.mark.parametrize("content", ["phase,epoch\nae,1\n", "phase,epoch,nmi,purity\nwarm-up,1,0.1,0.2\n"])
 def test_a_broken_file_is_one_line(results, capsys, content):
     (results / curves.ORIGINAL).write_text(content)
-    assert curves.main(["--results", str(results)]) == 2
+    assert pictures.main(["--results", str(results)]) == 2
     message = capsys.readouterr().err
     assert message.startswith("error: ")
     assert message.count("\n") == 1

@@ -16,14 +16,13 @@ from experiments.ingredients.metrics import clustering_metrics
 from experiments.ingredients.samples import FILE_NAME, read_samples
 from models import networks
 from models.tpae import accuracy
-from scripts import export
+from scripts import ROOT, export
 from scripts.export import PROGRAMS, load_exported, trained
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-ROOT = Path(__file__).resolve().parents[1]
 CASES = {
     "dpsom": (dpsom.ex, {}),
     "somvae": (somvae.ex, {}),

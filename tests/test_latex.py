@@ -3,15 +3,12 @@
 import re
 import shutil
 import subprocess
-from pathlib import Path
 
-from scripts import latex, tables
+from scripts import ROOT, latex, tables
 from scripts.rendering import MarkdownTable
 
 import pytest
 from test_tables import make_record, write
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.mark.parametrize(

@@ -1,21 +1,23 @@
-"""The README's pictures of trained maps are what the command draws."""
+"""The README's pictures are what the command draws."""
 
 import shutil
 from pathlib import Path
 
-from scripts import pictures
+from experiments.ingredients.trained_map import ARRAYS
+from scripts import ROOT, pictures
 
 import numpy as np
 import pytest
 from PIL import Image
 
-RESULTS = Path(__file__).resolve().parents[1] / "results"
+RESULTS = ROOT / "results"
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("project") / "results"
-    shutil.copytree(RESULTS / "maps", folder / "maps")
+    for name in ("maps", "runs", "curves"):
+        shutil.copytree(RESULTS / name, folder / name)
     assert pictures.main(["--results", str(folder)]) == 0
     return folder
 
@@ -28,13 +30,15 @@ def test_committed_pictures_are_up_to_date(results, name):
     assert difference < 1, "run `make report` and commit what it writes"
 
 
-def test_without_maps_nothing_is_drawn(tmp_path):
+def test_without_records_and_maps_nothing_is_drawn(tmp_path):
+    shutil.copytree(RESULTS / "curves", tmp_path / "curves")
     assert pictures.main(["--results", str(tmp_path)]) == 0
-    assert not list(tmp_path.iterdir())
+    assert not (tmp_path / "figures").exists()
 
 
 def test_a_broken_map_is_one_line(tmp_path, capsys):
-    path = tmp_path / "maps" / pictures.PICTURES["map.png"][0]
+    shutil.copytree(RESULTS / "curves", tmp_path / "curves")
+    path = tmp_path / "maps" / "dpsom" / "mnist_faithful_104" / ARRAYS
     path.parent.mkdir(parents=True)
     path.write_text("no archive")
     assert pictures.main(["--results", str(tmp_path)]) == 2

@@ -2,17 +2,16 @@
 
 import re
 import shlex
-from pathlib import Path
 
 from experiments.dpsom import ex
 from experiments.errors import UserError
+from scripts import ROOT
 from scripts.plan import load_experiment, resolve_config
 from scripts.records import differing_keys
 
 import pytest
 from sacred.arg_parser import get_config_updates
 
-ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 EXPERIMENTS = sorted(
     path.stem for path in (ROOT / "experiments").glob("*.py") if (ROOT / "configs" / path.stem).is_dir()

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 from experiments.errors import UserError
 from experiments.ingredients.hours import nmi_geometric
-from scripts import charts, curves, report
+from scripts import ROOT, charts, curves, report
 from scripts.records import load_records
 from scripts.rendering import Results
 from scripts.tables import TABLES, render_table
@@ -21,7 +21,6 @@ import numpy as np
 import pytest
 from test_tables import make_record, write
 
-ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
 
 

@@ -3,16 +3,13 @@
 import json
 import re
 import shutil
-from pathlib import Path
 
-from scripts import curves, report
+from scripts import ROOT, curves, report
 
 import chromium
 import numpy as np
 import pytest
 from test_tables import make_record, write
-
-ROOT = Path(__file__).resolve().parents[1]
 
 DRAWN = "return ['#unit h3', '#ways-unit h3'].every((heading) => document.querySelector(heading))"
 

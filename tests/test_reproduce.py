@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from experiments.errors import UserError
-from scripts import jobs, plan, reproduce
+from scripts import ROOT, jobs, plan, reproduce
 from scripts.jobs import COMMENT, Job, Setting, look_up
 from scripts.plan import estimate, missing, named_config, resolve_config, wanted
 from scripts.rendering import Row, Runs, Table, render_ablation
@@ -21,7 +21,6 @@ from scripts.tables import TABLES
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
 COMMIT = "0123456789abcdef"
 
 EXPERIMENT = """

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from experiments import topography
 from experiments.errors import UserError
-from scripts import jobs, search
+from scripts import ROOT, jobs, search
 from scripts.plan import resolve_config
 from scripts.search import Search, nested
 
@@ -20,7 +20,6 @@ import pytest
 import yaml
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[1]
 FAST = ROOT / "configs" / "searches" / "fast.yaml"
 
 

@@ -5,12 +5,11 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
+
+from scripts import ROOT
 
 import chromium
 import pytest
-
-ROOT = Path(__file__).resolve().parents[1]
 
 pytestmark = pytest.mark.system
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from scripts import ROOT
 from scripts.records import load_records
 from scripts.slurm import minutes
 
@@ -19,7 +20,6 @@ import pymongo
 import pytest
 from slurm import Cluster
 
-ROOT = Path(__file__).resolve().parents[1]
 RUNS = [("dpsom", 0), ("somvae", 0), ("topography", 0), ("topography", 1)]
 
 DRIVER = """

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from experiments.errors import UserError
-from scripts import tables
+from scripts import ROOT, tables
 from scripts.records import Summary, compare, load_records, record_path, summarise
 from scripts.rendering import Reference, Results
 from scripts.tables import TABLES, render_all, render_table
@@ -20,7 +20,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-ROOT = Path(__file__).resolve().parents[1]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
