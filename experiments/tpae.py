@@ -78,7 +78,7 @@ ex.add_config(
     loss=dict(
         reconstruction=10.0,  # weighs the fusion decoders' squared error
         pictures=10.0,  # weighs the prototype decoders' squared error
-        neighbourhood=0.3,  # weighs the distance to the winner's surroundings on the grid
+        neighbourhood=0.1,  # weighs the distance to the winner's surroundings on the grid
         pairwise=0.01,  # weighs the distance of latents whose winners are neighbours
         diversity=0.1,  # weighs the uneven use of prototypes
         classification=1.0,  # weighs the classifier's cross entropy
@@ -285,7 +285,8 @@ def draw(tracker: Tracker, net: TPAE, dataset: Dataset, step: int) -> None:
         step=step,
     )
     for number, pictures in enumerate(prototypes, start=1):
-        tracker.figure(f"decoded_map_block{number}", figures.decoded_map(pictures, net.grid), step)
+        title = f"Decoded map of block {number}"
+        tracker.figure(f"decoded_map_block{number}", figures.decoded_map(pictures, net.grid, title), step)
     inputs = shown.cpu().numpy()
     by_block = {"input": inputs}
     for number, (one, picture) in enumerate(zip(seen, net.pictures(seen), strict=True), start=1):

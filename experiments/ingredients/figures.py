@@ -53,10 +53,10 @@ LEFT, RIGHT, BOTTOM, SIDE = 0.6, 0.25, 0.5, 1.5  # inches around the drawing; SI
 
 
 @matplotlib.rc_context(STYLE)
-def decoded_map(images: np.ndarray, grid: Grid) -> Figure:
+def decoded_map(images: np.ndarray, grid: Grid, title: str = "Decoded map") -> Figure:
     """Each unit's centroid as a picture, decoded where it is a latent; `images` [K, C, H, W]."""
     images = check(images, grid)
-    figure, axes = map_figure(grid, "Decoded map", "each picture: what one unit's centroid stands for", images)
+    figure, axes = map_figure(grid, title, "each picture: what one unit's centroid stands for", images)
     draw_pictures(axes, images.reshape(*grid.shape, *images.shape[1:]))
     return figure
 
