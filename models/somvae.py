@@ -141,7 +141,7 @@ class SOMVAE(nn.Module):
         distances = self.distances(latents)
         winners = distances.argmin(dim=1)
         quantized = self.centroids[winners]
-        reconstruction = self.reconstruction_terms(inputs, latents, quantized)
+        reconstruction = self.reconstruction_terms(inputs, latents, winners)
         commitment = F.mse_loss(latents, quantized)
         som = assignment.neighbourhood_loss(latents.detach(), self.centroids, winners, self.neighbours)
         loss = sum(reconstruction.values()) + weights.alpha * commitment + weights.beta * som
@@ -154,14 +154,23 @@ class SOMVAE(nn.Module):
             loss = loss + gamma * terms["transition"] + weights.tau * terms["smoothness"]
         return {"loss": loss, **terms}
 
-    def reconstruction_terms(self, inputs: Tensor, latents: Tensor, quantized: Tensor) -> dict[str, Tensor]:
-        """Mean squared error of each decoder."""
-        if self.gradients == "straight_through":
-            quantized = latents + (quantized - latents).detach()
-        terms = {"reconstruction_q": F.mse_loss(self.decode(quantized), inputs)}
+    def reconstruction_terms(self, inputs: Tensor, latents: Tensor, winners: Tensor) -> dict[str, Tensor]:
+        """Mean squared error of each decoder for inputs `[B, C, H, W]`, their latents `[B, D]` and winners `[B]`."""
+        terms = {"reconstruction_q": F.mse_loss(self.decode_winners(latents, winners), inputs)}
         if self.decoder_e is not None:
             terms["reconstruction_e"] = F.mse_loss(self.decode_latents(latents), inputs)
         return terms
+
+    def decode_winners(self, latents: Tensor, winners: Tensor) -> Tensor:
+        """Samples `[B, C, H, W]` of the centroids of the winners `[B]`; of a small map every centroid is decoded once.
+
+        `straight_through` gives each sample's gradient to its latent, so there every sample is decoded.
+        """
+        if self.gradients == "straight_through":
+            return self.decode(latents + (self.centroids[winners] - latents).detach())
+        if self.grid.size < len(winners):
+            return self.decode(self.centroids)[winners]
+        return self.decode(self.centroids[winners])
 
     def transition_loss(self, inputs: Tensor, starts: Tensor | None = None) -> dict[str, Tensor]:
         """The transitions of sequences alone, as in `joint_loss`: the networks and the centroids stay."""

@@ -60,8 +60,8 @@ def test_defect_in_the_padding_is_noticed(monkeypatch):
     assert "forward arrays" in beyond(compare_forward(*at_the_recipe()))
 
 
-def reconstruction_straight_through(self, inputs, latents, quantized):
-    return reconstruction_terms(self, inputs, latents, latents + (quantized - latents).detach())
+def decoded_straight_through(self, latents, winners):
+    return self.decode(latents + (self.centroids[winners] - latents).detach())
 
 
 def joint_loss_with_one_sided_commitment(self, inputs):
@@ -70,9 +70,9 @@ def joint_loss_with_one_sided_commitment(self, inputs):
     return {**terms, "commitment": F.mse_loss(latents, self.quantize(latents).detach())}
 
 
-joint_loss, reconstruction_terms = SOMVAE.joint_loss, SOMVAE.reconstruction_terms
+joint_loss = SOMVAE.joint_loss
 GRADIENT_DEFECTS = {
-    "straight through": ("reconstruction_terms", reconstruction_straight_through),
+    "straight through": ("decode_winners", decoded_straight_through),
     "one-sided commitment": ("joint_loss", joint_loss_with_one_sided_commitment),
 }
 

@@ -101,11 +101,25 @@ def test_what_the_other_losses_train():
 def test_the_copied_gradient_is_that_of_the_centroid():
     made, inputs = model("straight_through"), images(5)
     latents = made.encode(inputs).detach().requires_grad_()
-    quantized = made.quantize(latents).detach().requires_grad_()
-    copied = made.reconstruction_terms(inputs, latents, quantized)["reconstruction_q"]
+    winners = made.distances(latents).argmin(dim=1)
+    quantized = made.centroids[winners].detach().requires_grad_()
+    copied = made.reconstruction_terms(inputs, latents, winners)["reconstruction_q"]
     (given,) = torch.autograd.grad(copied, latents)
     (own,) = torch.autograd.grad((made.decode(quantized) - inputs).square().mean(), quantized)
     torch.testing.assert_close(given, own)
+
+
+@pytest.mark.parametrize("network", ["dense", "conv"])
+def test_decoding_every_centroid_once_equals_decoding_every_sample(network):
+    made, inputs = model(network=network).double(), images(40).double()
+    latents = made.encoder(inputs).detach()
+    winners = made.distances(latents).argmin(dim=1)
+    assert len(winners.unique()) > 2
+    parameters = [made.centroids, *made.decoder_q.parameters()]
+    once, every = made.decode_winners(latents, winners), made.decode(made.centroids[winners])
+    torch.testing.assert_close(once, every)
+    gradients = [torch.autograd.grad((pictures - inputs).square().mean(), parameters) for pictures in (once, every)]
+    torch.testing.assert_close(*gradients)
 
 
 # What they say
