@@ -17,11 +17,11 @@ from experiments.ingredients.data import (
     PROJECT_FOLDER,
     RULES,
     data,
-    import_torchvision_datasets,
     load_dataset,
     resize,
     scale_,
 )
+from experiments.ingredients.torchvision_datasets import import_torchvision_datasets
 
 import numpy as np
 import pytest

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.errors import UserError
+from experiments.ingredients.torchvision_datasets import import_torchvision_datasets
 
 import numpy as np
 from PIL import Image
@@ -56,8 +57,6 @@ def read_pictures(folder: Path) -> Pictures:
 
 def _listed(folder: Path) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
     """(path, class) of every picture, and the names of the classes."""
-    from experiments.ingredients.data import import_torchvision_datasets
-
     datasets = import_torchvision_datasets()
     try:
         found = datasets.ImageFolder(str(folder))
