@@ -31,6 +31,7 @@ from experiments.ingredients.observers import write_atomically
 from experiments.ingredients.samples import Samples
 from experiments.ingredients.stays import Description, Stays
 from experiments.ingredients.training import Phase, Trainer
+from scripts import ROOT
 from scripts.plan import load_experiment, resolve_config
 from scripts.rendering import speed_table
 
@@ -41,7 +42,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-RESULT = Path(__file__).resolve().parents[1] / "results" / "speed.json"
+RESULT = ROOT / "results" / "speed.json"
 EPOCHS = 3
 
 
