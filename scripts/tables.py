@@ -339,9 +339,9 @@ TABLES: dict[str, Table] = {
     "tpae": Table(
         title="TPAE: stacked maps below a classifier",
         reading=(
-            "**JPEG-recompressed** CIFAR-10, so no number here is one of CIFAR-10 itself. All rows but the "
-            "last three have one short schedule: 20,000 training pictures, six passes through the whole network (of the "
-            "public code and of the plain CNN: six epochs of their only phase). Means over n seeds (± standard error); "
+            "**JPEG-recompressed** CIFAR-10, so no number here is one of CIFAR-10 itself. All rows but the last three "
+            "have one short schedule: 20,000 training pictures, six passes through the whole network (of the public "
+            "code and of the plain CNN: six epochs of their only phase). Means over n seeds (± standard error); "
             "metrics of maps block by block, on the test pictures. Training accuracy is taken on the first 10,000 "
             "training pictures, unaugmented. The reconstruction error is that of the last fusion decoder, which sees "
             "the picture itself; *map alone* is that of the last prototype decoder, which does not. The public “~97 % "
