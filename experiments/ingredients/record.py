@@ -29,9 +29,13 @@ class Provenance:
 
     @classmethod
     def now(cls) -> "Provenance":
-        """The present commit, and whether anything but `results/` differs from it; None and True outside a clone."""
+        """The present commit, and whether anything differs from it but what is rendered; None and True outside a clone.
+
+        Rendered are `results/` and the README's tables: `scripts/reproduce.py` renders both while runs are missing.
+        """
         commit = _git("rev-parse", "HEAD")
-        return cls(commit, commit is None or bool(_git("status", "--porcelain", "--", ".", ":!results")))
+        changes = _git("status", "--porcelain", "--", ".", ":!results", ":!README.md")
+        return cls(commit, commit is None or bool(changes))
 
 
 def finish(
