@@ -17,7 +17,7 @@ from experiments.errors import UserError
 from experiments.ingredients.figures import decoded_map
 from experiments.ingredients.figures_series import attractor
 from experiments.ingredients.figures_stays import way_and_label
-from experiments.ingredients.trained_map import ARRAYS
+from experiments.ingredients.trained_map import ARRAYS, pictures_of
 from experiments.ingredients.trajectories import TRAJECTORIES
 from models.grid import Grid
 from scripts import ROOT
@@ -35,7 +35,8 @@ def grid_of(arrays: Arrays) -> Grid:
 
 
 def prototypes(arrays: Arrays) -> Figure:
-    return decoded_map(arrays["decoded"] / 255, grid_of(arrays))
+    grid = grid_of(arrays)
+    return decoded_map(pictures_of(arrays["decoded"], grid)[:, 0], grid)
 
 
 def coloured_attractor(arrays: Arrays) -> Figure:

@@ -10,7 +10,6 @@ the template.
 
 import argparse
 import base64
-import math
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -183,8 +182,8 @@ def heading(metric: str) -> str:
 
 
 def trained_maps(folder: Path, order: list[str]) -> list[dict]:
-    """The files of all trained maps, those of the tables first; the one with the largest pictures is shown first."""
-    return archives(folder, ARRAYS, order, lambda arrays: math.prod(arrays["decoded"].shape[1:]))
+    """The files of all trained maps, those of the tables first; the one that takes the most bytes is shown first."""
+    return archives(folder, ARRAYS, order, lambda arrays: len(arrays["decoded"]))
 
 
 def trajectories(folder: Path, order: list[str]) -> list[dict]:

@@ -31,7 +31,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from experiments.errors import UserError
-from experiments.ingredients.trained_map import ARRAYS, SPRITE
+from experiments.ingredients.trained_map import ARRAYS
 from experiments.ingredients.trajectories import TRAJECTORIES
 from scripts import ROOT
 from scripts import jobs as run_folders
@@ -90,7 +90,7 @@ def collect(folder: Path, config_name: str, results_runs: Path) -> Path:
         raise UserError(f"{path} already records another run than {folder}: delete it first to replace it")
     write_result(path, (json.dumps(record, indent=1) + "\n").encode())
     maps = results_runs.parent / "maps" / record["experiment"] / config_name
-    for name in (ARRAYS, SPRITE, TRAJECTORIES):
+    for name in (ARRAYS, TRAJECTORIES):
         if record["seed"] == SELECTED_SEED and (folder / name).exists():
             write_result(maps / name, (folder / name).read_bytes())
     return path

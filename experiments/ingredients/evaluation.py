@@ -137,6 +137,5 @@ def draw_map(
     }
     for name, figure in pictures.items():
         tracker.figure(name, figure, step)
-    for path in write_map(tracker.folder, grid, classes, counts, codebook, points, inputs, decoded):
-        tracker.artifact(path)
+    tracker.artifact(write_map(tracker.folder, grid, classes, counts, codebook, points, inputs, decoded))
     tracker.embedding(points[:PROJECTED_SAMPLES], labels[:PROJECTED_SAMPLES], inputs[:PROJECTED_SAMPLES], step)

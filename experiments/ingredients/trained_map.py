@@ -1,4 +1,4 @@
-"""What a report needs to know about one trained map, in two small files: `map.npz` and the sprite `map.png`."""
+"""What a report needs to know about one trained map, in one small file, `map.npz`."""
 
 import io
 from collections.abc import Sequence
@@ -11,9 +11,10 @@ from models.grid import Grid
 import numpy as np
 from PIL import Image
 
-ARRAYS, SPRITE = "map.npz", "map.png"
+ARRAYS = "map.npz"
 NEAREST = 3
 LARGEST = 300_000  # bytes of a file that is kept with the results
+QUALITY = 80  # of colour pictures, in percent
 
 
 def write_map(
@@ -25,13 +26,13 @@ def write_map(
     points: np.ndarray,
     inputs: np.ndarray,
     decoded: np.ndarray,
-) -> tuple[Path, Path]:
-    """Write both files into `folder` and return their paths.
+) -> Path:
+    """Write the file into `folder` and return its path.
 
-    `map.npz` holds `map_size` [2], `torus`, `classes`, `counts` [K, classes], `u_matrix` [K], `nearest` [K, S]
-    (positions in the split, nearest first, -1 where the unit wins fewer), `nearest_samples` [K, S, C, H, W] and
-    `decoded` [K, C, H, W] in uint8. S is 3, or less where the file would reach 300 kB. Files of earlier runs have one
-    nearest sample and no axis S. The sprite is the decoded map, unit beside unit, without axes.
+    It holds `map_size` [2], `torus`, `classes`, `counts` [K, classes], `u_matrix` [K], `nearest` [K, S] (positions in
+    the split, nearest first, -1 where the unit wins fewer), and two mosaics with the units' pictures in their places:
+    `decoded`, and `nearest_samples` with S for each unit side by side. S is 3, or less where the file would reach
+    300 kB.
 
     Args:
         counts: samples of each class by unit, [K, classes].
@@ -41,8 +42,7 @@ def write_map(
         decoded: the centroids' pictures, [K, C, H, W] in [0, 1].
     """
     nearest = figures.nearest_won(points, centroids, NEAREST)
-    samples = _as_bytes(inputs[nearest] * (nearest >= 0)[..., None, None, None])
-    pictures = _as_bytes(decoded)
+    samples = inputs[nearest] * (nearest >= 0)[..., None, None, None]
     for number in range(NEAREST, 0, -1):
         buffer = io.BytesIO()
         np.savez_compressed(
@@ -53,18 +53,36 @@ def write_map(
             counts=counts.astype(np.uint32),
             u_matrix=figures.neighbour_distances(centroids, grid).astype(np.float32),
             nearest=nearest[:, :number],
-            nearest_samples=samples[:, :number],
-            decoded=pictures,
+            nearest_samples=mosaic_file(samples[:, :number], grid),
+            decoded=mosaic_file(decoded[:, None], grid),
         )
         if buffer.tell() < LARGEST:
             break
     write_atomically(folder / ARRAYS, buffer.getvalue())
-    mosaic = figures.mosaic(pictures.reshape(*grid.shape, *pictures.shape[1:]))
+    return folder / ARRAYS
+
+
+def mosaic_file(pictures: np.ndarray, grid: Grid) -> np.ndarray:
+    """Bytes of a WebP file: S pictures of each unit, [K, S, C, H, W] in [0, 1], side by side in the unit's place.
+
+    Grey pictures are kept exactly, in 256 shades.
+    """
+    rows, columns = grid.shape
+    grey = pictures.shape[2] == 1
+    tiles = figures.mosaic(pictures.reshape(rows, columns * pictures.shape[1], *pictures.shape[2:]))
+    image = Image.fromarray((tiles.clip(0, 1) * 255).round().astype(np.uint8).repeat(3 if grey else 1, axis=2))
     buffer = io.BytesIO()
-    Image.fromarray(mosaic[..., 0] if mosaic.shape[2] == 1 else mosaic).save(buffer, format="png", optimize=True)
-    write_atomically(folder / SPRITE, buffer.getvalue())
-    return folder / ARRAYS, folder / SPRITE
+    image.save(buffer, format="webp", lossless=grey, quality=100 if grey else QUALITY)
+    return np.frombuffer(buffer.getvalue(), np.uint8)
 
 
-def _as_bytes(pictures: np.ndarray) -> np.ndarray:
-    return (np.clip(pictures, 0, 1) * 255).round().astype(np.uint8)
+def pictures_of(file: np.ndarray, grid: Grid, count: int = 1) -> np.ndarray:
+    """[K, S, C, H, W] in [0, 1] of a mosaic's bytes with S = `count` pictures of each unit; C is 1 if all are grey."""
+    with Image.open(io.BytesIO(file.tobytes())) as image:
+        tiles = np.asarray(image.convert("RGB")) / 255
+    if (tiles == tiles[..., :1]).all():
+        tiles = tiles[..., :1]
+    rows, columns = grid.shape
+    shape = rows, tiles.shape[0] // rows, columns, count, tiles.shape[1] // (columns * count), tiles.shape[2]
+    pictures = tiles.reshape(shape).transpose(0, 2, 3, 5, 1, 4)
+    return pictures.reshape(grid.size, *pictures.shape[2:])

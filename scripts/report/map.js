@@ -4,35 +4,36 @@
 /** What the page shows of a map: per unit its pictures, hits, counts, distance and nearest samples. */
 async function readMap(key) {
   const arrays = await pageArchive("map", key);
-  const [rows, columns] = arrays.map_size.values, classes = arrays.classes.values;
-  const [, channels, height, width] = arrays.decoded.shape;
-  const size = channels * height * width, kept = arrays.nearest.shape[1] ?? 1;
-  const picture = (values, place) => values.subarray(place * size, (place + 1) * size);
+  const [rows, columns] = arrays.map_size.values, classes = arrays.classes.values, kept = arrays.nearest.shape[1];
+  const decoded = await mosaic(arrays.decoded.values), samples = await mosaic(arrays.nearest_samples.values);
+  const height = decoded.canvas.height / rows, width = decoded.canvas.width / columns;
+  const picture = (context, row, column) => context.getImageData(column * width, row * height, width, height);
   const units = Array.from({ length: rows * columns }, (_, unit) => {
+    const row = Math.floor(unit / columns), column = unit % columns;
     const counts = [...arrays.counts.values.subarray(unit * classes.length, (unit + 1) * classes.length)];
-    const hits = counts.reduce((sum, count) => sum + count, 0);
-    const samples = [];
-    for (let rank = 0; rank < kept; rank++) {
-      const number = arrays.nearest.values[unit * kept + rank];
-      if (number >= 0) samples.push({ number, picture: picture(arrays.nearest_samples.values, unit * kept + rank) });
-    }
+    const nearest = arrays.nearest.values.slice(unit * kept, (unit + 1) * kept).filter((number) => number >= 0);
     return {
-      row: Math.floor(unit / columns), column: unit % columns, counts, hits, samples,
+      row, column, counts, hits: counts.reduce((sum, one) => sum + one, 0),
       majority: counts.indexOf(Math.max(...counts)), distance: arrays.u_matrix.values[unit],
-      decoded: picture(arrays.decoded.values, unit),
+      decoded: picture(decoded, row, column),
+      samples: nearest.map((number, rank) => ({ number, picture: picture(samples, row, column * kept + rank) })),
     };
   });
-  return { key, rows, columns, torus: Boolean(arrays.torus.values[0]), classes, units, channels, height, width };
+  return { key, rows, columns, torus: Boolean(arrays.torus.values[0]), classes, units, height, width };
 }
 
-function drawPicture(map, values) {
+/** A canvas' context with the picture of an image file on it. */
+async function mosaic(bytes) {
+  const bitmap = await createImageBitmap(new Blob([bytes], { type: "image/webp" }));
+  const canvas = element("canvas", { width: bitmap.width, height: bitmap.height });
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.drawImage(bitmap, 0, 0);
+  return context;
+}
+
+function drawPicture(map, picture) {
   const canvas = element("canvas", { width: map.width, height: map.height });
-  const image = new ImageData(map.width, map.height), area = map.width * map.height;
-  for (let i = 0; i < area; i++) {
-    for (let c = 0; c < 3; c++) image.data[4 * i + c] = values[map.channels === 1 ? i : c * area + i];
-    image.data[4 * i + 3] = 255;
-  }
-  canvas.getContext("2d").putImageData(image, 0, 0);
+  canvas.getContext("2d").putImageData(picture, 0, 0);
   return canvas;
 }
 
