@@ -205,7 +205,7 @@ def test_committed_trajectories_agree_with_their_records():
 def test_the_committed_page_is_up_to_date_and_small(committed):
     path = RESULTS / report.PAGE
     assert path.read_text() == committed, "run `make report` and commit what it writes"
-    assert path.stat().st_size < 2_000_000
+    assert path.stat().st_size < 3_000_000
 
 
 def test_the_command_writes_once_and_check_tells_drift(results, capsys):
