@@ -3,8 +3,8 @@
     python scripts/pictures.py
 
 results/figures/dpsom_learning_curve.png shows DPSOM's faithful runs beside the original's, map.png the prototypes of
-its map of MNIST, attractor.png Lorenz' attractor cut into the units of a map, trajectory.png a patient's way over
-T-DPSOM's map. A picture whose source is not there is left out.
+its map of MNIST, tpae_labels.png the classes on TPAE's map of photographs, attractor.png Lorenz' attractor cut into the
+units of a map, trajectory.png a patient's way over T-DPSOM's map. A picture whose source is not there is left out.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from experiments.errors import UserError
-from experiments.ingredients.figures import decoded_map
+from experiments.ingredients.figures import decoded_map, label_map
 from experiments.ingredients.figures_series import attractor
 from experiments.ingredients.figures_stays import way_and_label
 from experiments.ingredients.trained_map import ARRAYS, pictures_of
@@ -37,6 +37,10 @@ def grid_of(arrays: Arrays) -> Grid:
 def prototypes(arrays: Arrays) -> Figure:
     grid = grid_of(arrays)
     return decoded_map(pictures_of(arrays["decoded"], grid)[:, 0], grid)
+
+
+def labels(arrays: Arrays) -> Figure:
+    return label_map(arrays["counts"], arrays["classes"].tolist(), grid_of(arrays))
 
 
 def coloured_attractor(arrays: Arrays) -> Figure:
@@ -70,6 +74,7 @@ def of_map(source: str, figure_of: Callable[[Arrays], Figure]) -> Callable[[Path
 PICTURES: dict[str, Callable[[Path], Figure | None]] = {
     "dpsom_learning_curve.png": learning_curve,
     "map.png": of_map(f"dpsom/mnist_faithful_104/{ARRAYS}", prototypes),
+    "tpae_labels.png": of_map(f"tpae/jpg_best_cpu/{ARRAYS}", labels),
     "attractor.png": of_map(f"stays_baselines/lorenz_somvae_prob/{TRAJECTORIES}", coloured_attractor),
     "trajectory.png": of_map(f"tdpsom/physionet2012/{TRAJECTORIES}", eventful_trajectory),
 }
