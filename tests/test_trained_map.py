@@ -64,6 +64,17 @@ def test_large_pictures_leave_room_for_fewer_samples(tmp_path):
     assert pictures_of(arrays["nearest_samples"], GRID).shape == (64, 1, 1, 40, 64)
 
 
+def test_large_pictures_on_a_large_map_are_thinned_out(tmp_path):
+    """3 x 30 x 200 pixels are wider than a WebP picture can be."""
+    grid = Grid(1, 30, torus=False)
+    points = np.eye(30)
+    images = np.broadcast_to(np.linspace(0, 1, 30)[:, None, None, None], (30, 1, 200, 200))
+    path = trained_map.write_map(tmp_path, grid, CLASSES, np.ones((30, 10)), points, points, images, images)
+    decoded = pictures_of(np.load(path)["decoded"], grid)
+    assert decoded.shape == (30, 1, 1, 100, 100)
+    np.testing.assert_allclose(decoded[:, 0], images[..., ::2, ::2], atol=0.002)
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 2), (3, 8, 12), (1, 9, 7)])
 def test_a_mosaic_gives_its_pictures_back(shape):
     """Smooth ones, as prototypes are: colour pictures lose something."""

@@ -15,6 +15,7 @@ ARRAYS = "map.npz"
 NEAREST = 3
 LARGEST = 300_000  # bytes of a file that is kept with the results
 QUALITY = 80  # of colour pictures, in percent
+LONGEST = 16_383  # pixels of a side of a WebP picture
 
 
 def write_map(
@@ -32,7 +33,7 @@ def write_map(
     It holds `map_size` [2], `torus`, `classes`, `counts` [K, classes], `u_matrix` [K], `nearest` [K, S] (positions in
     the split, nearest first, -1 where the unit wins fewer), and two mosaics with the units' pictures in their places:
     `decoded`, and `nearest_samples` with S for each unit side by side. S is 3, or less where the file would reach
-    300 kB.
+    300 kB. Of large pictures on a large map only every other pixel is kept, or fewer.
 
     Args:
         counts: samples of each class by unit, [K, classes].
@@ -42,6 +43,9 @@ def write_map(
         decoded: the centroids' pictures, [K, C, H, W] in [0, 1].
     """
     nearest = figures.nearest_won(points, centroids, NEAREST)
+    (rows, columns), (height, width) = grid.shape, decoded.shape[2:]
+    step = -(-max(rows * height, columns * NEAREST * width) // LONGEST)
+    inputs, decoded = inputs[..., ::step, ::step], decoded[..., ::step, ::step]
     samples = inputs[nearest] * (nearest >= 0)[..., None, None, None]
     for number in range(NEAREST, 0, -1):
         buffer = io.BytesIO()
