@@ -1,11 +1,14 @@
 """The description of a trained map that a report reads."""
 
+import io
+
 from experiments.ingredients import trained_map
 from experiments.ingredients.trained_map import mosaic_file, pictures_of
 from models.grid import Grid
 
 import numpy as np
 import pytest
+from PIL import Image
 
 GRID = Grid(8, 8, torus=True)
 CLASSES = [str(digit) for digit in range(10)]
@@ -57,11 +60,20 @@ def test_the_nearest_samples_are_those_that_a_unit_wins(written):
 def test_large_pictures_leave_room_for_fewer_samples(tmp_path):
     random = np.random.default_rng(0)
     points = random.normal(size=(500, 4))
-    images = random.random((500, 1, 40, 64))
+    images = random.random((500, 1, 40, 48))
     path = trained_map.write_map(tmp_path, GRID, CLASSES, np.ones((64, 10)), points[:64], points, images, images[:64])
+    assert path.stat().st_size < trained_map.LARGEST
     arrays = np.load(path)
     assert arrays["nearest"].shape == (64, 1)
-    assert pictures_of(arrays["nearest_samples"], GRID).shape == (64, 1, 1, 40, 64)
+    assert pictures_of(arrays["nearest_samples"], GRID).shape == (64, 1, 1, 40, 48)
+
+
+def test_the_mosaic_is_the_decoded_map_and_the_file_stays_small(written):
+    path, given = written
+    pixels = np.asarray(Image.open(io.BytesIO(np.load(path)["decoded"].tobytes())))[..., 0] / 255
+    assert pixels.shape == (8 * 28, 8 * 28)
+    np.testing.assert_allclose(pixels[28:56, 56:84], given["decoded"][10, 0], atol=0.002)
+    assert path.stat().st_size < 300_000
 
 
 def test_large_pictures_on_a_large_map_are_thinned_out(tmp_path):

@@ -47,6 +47,7 @@ def write_map(
     step = -(-max(rows * height, columns * NEAREST * width) // LONGEST)
     inputs, decoded = inputs[..., ::step, ::step], decoded[..., ::step, ::step]
     samples = inputs[nearest] * (nearest >= 0)[..., None, None, None]
+    prototypes = mosaic_file(decoded[:, None], grid)
     for number in range(NEAREST, 0, -1):
         buffer = io.BytesIO()
         np.savez_compressed(
@@ -58,7 +59,7 @@ def write_map(
             u_matrix=figures.neighbour_distances(centroids, grid).astype(np.float32),
             nearest=nearest[:, :number],
             nearest_samples=mosaic_file(samples[:, :number], grid),
-            decoded=mosaic_file(decoded[:, None], grid),
+            decoded=prototypes,
         )
         if buffer.tell() < LARGEST:
             break
