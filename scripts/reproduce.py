@@ -31,6 +31,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from experiments.errors import UserError
+from experiments.ingredients.compute import NO_BF16, processor_has_bf16
 from experiments.ingredients.trained_map import ARRAYS
 from experiments.ingredients.trajectories import TRAJECTORIES
 from scripts import ROOT
@@ -279,6 +280,9 @@ def reproduce(options: argparse.Namespace) -> int:
     show_plan(plan, at_a_time, setting.threads)
     if git("status", "--porcelain", "--", ".", ":!results"):
         print("note: the code has uncommitted changes; the tables will mark these runs")
+    in_bf16 = sum(job.config["compute"]["precision"] == "bf16" for job in plan)
+    if in_bf16 and not on_gpu and options.executor == "local" and not processor_has_bf16():
+        print(f"warning: {NO_BF16}: {in_bf16} of these runs want another machine; choose others with --rows")
     if options.dry_run:
         return 0
     try:

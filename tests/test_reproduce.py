@@ -37,6 +37,7 @@ ex.add_config(seed=0, resume=None, epochs=2, fail=False, dies_after=[], compute=
               tracking=dict(runs_dir="runs"))
 ex.add_named_config("quick", epochs=3)
 ex.add_named_config("long", epochs=600)
+ex.add_named_config("rounded", compute=dict(precision="bf16"))
 ex.add_named_config("broken", fail=True)
 ex.add_named_config("mortal", dies_after=[1])
 ex.add_named_config("doomed", dies_after=[1, 2, 3], epochs=4)
@@ -96,7 +97,10 @@ def install(folder: str, patch=setattr) -> None:
     spec = importlib.util.spec_from_file_location("dummy", folder / "dummy.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    rows = [Runs("dummy", name, ((2, order),), 1) for name, order in (("quick", 2), ("broken", 1), ("long", 3))]
+    rows = [
+        Runs("dummy", name, ((2, order),), 1)
+        for name, order in (("quick", 2), ("broken", 1), ("long", 3), ("rounded", 4))
+    ]
     table = Table(
         title="Dummy",
         reading="",
@@ -194,7 +198,16 @@ def test_a_named_config_is_resolved_without_running(folder):
 
 def test_lower_orders_go_first_then_seeds_then_rows(folder):
     order = [(job.runs.config_name, job.seed) for job in wanted(["dummy"], [], None)]
-    assert order == [("broken", 0), ("broken", 1), ("quick", 0), ("quick", 1), ("long", 0), ("long", 1)]
+    assert order == [
+        ("broken", 0),
+        ("broken", 1),
+        ("quick", 0),
+        ("quick", 1),
+        ("long", 0),
+        ("long", 1),
+        ("rounded", 0),
+        ("rounded", 1),
+    ]
     assert [(j.runs.config_name, j.seed) for j in wanted(["dummy"], ["quick"], 3)] == [("quick", s) for s in range(3)]
     with pytest.raises(UserError, match="no row quik in dummy: there are quick, broken, long"):
         wanted(["dummy"], ["quik"], None)
@@ -318,6 +331,13 @@ def test_a_changed_config_has_no_name(folder):
 
 
 # ------------------------------------------------------------------------------------------------------------ execution
+
+
+@pytest.mark.parametrize(("bf16", "warned"), [(False, True), (True, False)])
+def test_rows_in_bfloat16_on_a_processor_without_it_are_warned_of(folder, monkeypatch, capsys, bf16, warned):
+    monkeypatch.setattr(reproduce, "processor_has_bf16", lambda: bf16)
+    assert reproduce.main(arguments(folder, "--rows", "quick", "rounded", "--dry-run")) == 0
+    assert ("in fp32: 2 of these runs want another machine" in capsys.readouterr().out) == warned
 
 
 def test_runs_are_made_recorded_rendered_and_not_repeated(folder, capsys):

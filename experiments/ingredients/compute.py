@@ -29,6 +29,8 @@ RULES = {
     "compute.threads": optional(at_least(1)),
 }
 
+NO_BF16 = "this processor has no bfloat16 instructions, and without them a step takes tens of times as long as in fp32"
+
 
 @compute.capture
 def prepare(device: str, precision: str, threads: int | None, deterministic: bool) -> torch.device:
@@ -47,7 +49,14 @@ def prepare(device: str, precision: str, threads: int | None, deterministic: boo
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic)
     use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    if precision == "bf16" and not use_cuda and not processor_has_bf16():
+        print(f"warning: {NO_BF16}: add compute.precision=fp32", file=sys.stderr)
     return processes.join(torch.device("cuda" if use_cuda else "cpu"))
+
+
+def processor_has_bf16() -> bool:
+    """Whether the CPU multiplies bfloat16 numbers by instructions of its own."""
+    return any(present for name, present in torch.cpu.get_capabilities().items() if "bf16" in name)
 
 
 def keep_freed_memory() -> None:
