@@ -200,6 +200,19 @@ def test_all_losses_of_a_step_see_what_prepare_made_of_the_batch(trainer):
         assert seen != inputs
 
 
+def test_the_logged_loss_is_that_of_the_first_update(trainer):
+    def joint(inputs):
+        return {"loss": 0 * model.first + 2.0, "term": torch.tensor(3.0)}
+
+    def alone(inputs):
+        return {"loss": 0 * model.second + 5.0, "other": torch.tensor(7.0)}
+
+    made = trainer([Phase("one", 1, (Update(joint, (0.1,)), Update(alone, (0.1,))))])
+    model = made.model
+    (row,) = made.run().history
+    assert {name: row[name] for name in ("loss", "term", "other")} == {"loss": 2.0, "term": 3.0, "other": 7.0}
+
+
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_columns_are_made_every_epoch_and_follow_their_samples(trainer, shuffle):
     made = []

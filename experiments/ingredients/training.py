@@ -80,7 +80,7 @@ class Phase:
     Attributes:
         name: appears in the progress bar, in TensorBoard tags and in `seconds`.
         epochs: passes over the training set.
-        updates: optimiser steps per batch, in order.
+        updates: optimiser steps per batch, in order; what is logged as `loss` is the first one's.
         columns: called at the start of every epoch; returns further per-sample tensors `[N, ...]` that the losses take.
         prepare: called once per step with the batch's columns by name; returns what all its losses take instead.
     """
@@ -232,6 +232,8 @@ class Trainer:
             terms["loss"].backward()
             self.optimizer.step_at(staircase_decay(rate, progress.global_step, *self.decay))
             progress.global_step += 1
+            if update is not phase.updates[0]:
+                del terms["loss"]
             for name, value in terms.items():
                 epoch.totals[name] = epoch.totals.get(name, 0.0) + value.detach()
         epoch.step += 1
