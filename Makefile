@@ -5,7 +5,7 @@ RUNS ?= runs
 .PHONY: demo test test-system lint bench tensorboard reproduce reproduce-table report mongo test-slurm
 
 demo: .venv/installed  ## train DPSOM on the bundled digits and say where to look
-	$(BIN)/python experiments/dpsom.py with digits
+	$(BIN)/python experiments/dpsom.py with digits tracking.runs_dir=$(RUNS)
 	@folder=$$(ls -td $(RUNS)/dpsom/[0-9]* | head -n 1); \
 	echo; echo "pictures:     $$folder/figures"; \
 	echo "TensorBoard:  make tensorboard   (then open http://localhost:6006)"
@@ -31,10 +31,9 @@ bench: .venv/installed  ## samples per second and memory by phase, fp32 and bf16
 tensorboard: .venv/installed  ## browse all runs
 	$(BIN)/tensorboard --logdir $(RUNS)
 
-reproduce: .venv/installed  ## train what the tables still lack, then render them
-	$(BIN)/python scripts/reproduce.py
-	$(BIN)/python scripts/pictures.py
-	$(BIN)/python scripts/report.py
+reproduce: .venv/installed  ## train what the tables still lack, then render all, even if a run has failed
+	$(BIN)/python scripts/reproduce.py; status=$$?; \
+	$(BIN)/python scripts/pictures.py && $(BIN)/python scripts/report.py && exit $$status
 
 reproduce-table: .venv/installed  ## render the tables from the committed records
 	$(BIN)/python scripts/tables.py

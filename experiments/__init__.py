@@ -5,5 +5,7 @@ training step takes ten to forty times as long. `OMP_WAIT_POLICY=active` brings 
 """
 
 import os
+from pathlib import Path
 
+PROJECT = Path(__file__).resolve().parents[1]  # its folder
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")

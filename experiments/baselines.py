@@ -128,7 +128,7 @@ def evaluate_series(
 
 @ex.main
 def main(_run, _config, seed, model, series, compute) -> dict[str, float | None]:
-    provenance = Provenance.now()
+    provenance = Provenance.of(_run)
     prepare()
     dataset = load_dataset()
     grid = Grid(*model["map_size"], torus=False)

@@ -21,6 +21,7 @@ from experiments.ingredients.compute import compute, prepare
 from experiments.ingredients.data import Dataset, Split, data, load_dataset
 from experiments.ingredients.evaluation import (
     SHOWN_RECONSTRUCTIONS,
+    collapsed,
     draw_map,
     evaluated_parts,
     evaluated_while_training,
@@ -158,7 +159,7 @@ def curve(dpsom: DPSOM, parts: dict[str, Split], assignment: str) -> Callable[[P
         metrics: dict[str, float] = {}
         for name, split in splits.items():
             metrics |= with_prefix(name, clustering(dpsom, split, assignment))
-        if phase.name == "joint" and dpsom.grid.size > 1 and metrics.get("validation/used_units") == 1:
+        if phase.name == "joint" and collapsed(metrics, dpsom.grid):
             raise UserError(
                 f"the map collapsed: after joint epoch {epoch} one unit holds every validation sample; "
                 "lower loss.gamma or training.learning_rate, or pretrain longer"
@@ -198,12 +199,12 @@ def draw(tracker: Tracker, dpsom: DPSOM, dataset: Dataset, assignment: str, step
 def main(_run, _config, seed, model, training) -> dict[str, float | None]:
     if model["normalization"] == "batch" and training["batch_size"] == 1:
         raise UserError("training.batch_size=1 is too small for model.normalization=batch: raise it or use affine")
-    provenance = Provenance.now()
+    provenance = Provenance.of(_run)
     device = prepare()
     torch.manual_seed(seed)
     dataset = load_dataset().to(device)
     dpsom = build(_config, dataset.samples).to(device)
-    parts = evaluated_parts(dataset, training["batch_size"])
+    parts = evaluated_parts(dataset.held_out, training["batch_size"])
     assignment = model["assignment"]
     stages = phases(dpsom, dataset.train.inputs, assignment, training)
     with Tracker(_run) as tracker:

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from experiments import PROJECT
 from experiments.configuration import Rule, check_config, default_config
-from experiments.ingredients.data import PROJECT_FOLDER
 from experiments.ingredients.tracking import attach_observers, configure
 
 from sacred import Experiment
@@ -17,7 +17,7 @@ def register(experiment: Experiment, rules: dict[str, Rule]) -> None:
         rules: by dotted key, for the experiment and its ingredients.
     """
     configure(experiment)
-    for path in sorted((PROJECT_FOLDER / "configs" / experiment.path).glob("*.yaml")):
+    for path in sorted((PROJECT / "configs" / experiment.path).glob("*.yaml")):
         experiment.add_named_config(path.stem, str(path))
 
     @experiment.config_hook

@@ -23,6 +23,7 @@ from experiments.ingredients.data import Dataset, Split, data, load_dataset
 from experiments.ingredients.evaluation import (
     SHOWN_RECONSTRUCTIONS,
     check_map_size,
+    collapsed,
     draw_map,
     evaluated_parts,
     evaluated_while_training,
@@ -158,8 +159,8 @@ def curve(somvae: SOMVAE, parts: dict[str, Split]) -> Callable[[Phase, int], dic
             latents = latents_of(somvae, split.inputs)
             found = map_metrics(latents, split.labels, somvae.centroids, somvae.grid, topology=False)
             metrics |= with_prefix(name, found)
-        collapsed = epoch == phase.epochs and somvae.grid.size > 1 and metrics["validation/used_units"] == 1
-        if collapsed and somvae.gradients != "none":  # without gradients collapse is the result, and published
+        may_collapse = somvae.gradients == "none"  # then it is the result, and published
+        if epoch == phase.epochs and collapsed(metrics, somvae.grid) and not may_collapse:
             raise UserError("the map collapsed: one unit holds every validation sample; lower training.learning_rate")
         return metrics
 
@@ -205,7 +206,7 @@ def draw(tracker: Tracker, somvae: SOMVAE, dataset: Dataset, step: int) -> None:
 
 @ex.main
 def main(_run, _config, seed, model, training) -> dict[str, float | None]:
-    provenance = Provenance.now()
+    provenance = Provenance.of(_run)
     device = prepare()
     torch.manual_seed(seed)
     dataset = load_dataset().to(device)
@@ -214,7 +215,7 @@ def main(_run, _config, seed, model, training) -> dict[str, float | None]:
     somvae = build(_config, dataset.samples).to(device)
     sequence = sequences(train, len(dataset.classes), training["batch_size"])
     stages = phases(somvae, train.labels, sequence, training)
-    parts = evaluated_parts(dataset, training["batch_size"])
+    parts = evaluated_parts(dataset.held_out, training["batch_size"])
     held_out = evaluated_series(dataset, training["batch_size"]) if sequence else None
     with Tracker(_run) as tracker:
         progress = Trainer(somvae, stages, train.inputs, tracker, curve(somvae, parts), _config).run()

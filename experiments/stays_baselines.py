@@ -23,6 +23,9 @@ from experiments.ingredients import training as trainer
 from experiments.ingredients.cohorts import data, load_parts, samples_of
 from experiments.ingredients.compute import compute, prepare
 from experiments.ingredients.evaluation import (
+    check_map_size,
+    collapsed,
+    evaluated_parts,
     evaluated_while_training,
     evaluation,
     in_chunks,
@@ -32,7 +35,7 @@ from experiments.ingredients.evaluation import (
 from experiments.ingredients.figures import hit_map
 from experiments.ingredients.figures_series import attractor
 from experiments.ingredients.hours import Hours, agreement, all_metrics, map_autocorrelation, movement, unit_table
-from experiments.ingredients.metrics import topology_metrics, winners
+from experiments.ingredients.metrics import topology_metrics
 from experiments.ingredients.record import Provenance, finish
 from experiments.ingredients.samples import Samples
 from experiments.ingredients.stays import Stays
@@ -110,8 +113,6 @@ class KMeansOfHours(nn.Module):
     def __init__(self, train: Stays, number: int, restarts: int, seed: int, threads: int | None) -> None:
         super().__init__()
         hours = train.inputs[train.mask].numpy()
-        if number > len(hours):
-            raise UserError(f"model.map_size has {number} units, more than the {len(hours)} hours: lower it")
         with threadpool_limits(threads):
             found = KMeans(number, n_init=restarts, random_state=seed).fit(hours).cluster_centers_
         self.register_buffer("centroids", torch.from_numpy(np.asarray(found, np.float32)))
@@ -202,20 +203,16 @@ def latents_of(model: Model, stays: Stays) -> Tensor:
     return in_chunks(model, model.latents, stays.inputs[stays.mask])
 
 
-def hours_of(model: Model, stays: Stays, latents: Tensor) -> Hours:
-    """The hours of a split with the clusters that win them."""
-    units, _, _ = winners(latents.cpu().numpy(), model.centroids.detach().cpu().numpy())
-    return Hours.of(stays, units)
-
-
 def curve(model: Model, parts: dict[str, Stays], grid: Grid) -> Callable[[Phase, int], dict[str, float]]:
-    """What the trainer calls after every epoch."""
+    """What the trainer calls after every epoch; it raises UserError when one unit holds all hours at the end."""
 
     def evaluate(phase: Phase, epoch: int) -> dict[str, float]:
         metrics: dict[str, float] = {}
         for name, part in evaluated_while_training(epoch, phase.epochs, parts).items():
-            hours = hours_of(model, part, latents_of(model, part))
+            hours = Hours.nearest(part, latents_of(model, part), model.centroids)
             metrics |= with_prefix(name, agreement(hours, grid.size) | movement(hours, grid))
+        if epoch == phase.epochs and collapsed(metrics, grid):
+            raise UserError("the map collapsed: one unit holds every validation hour; lower training.learning_rate")
         return metrics
 
     return evaluate
@@ -236,7 +233,7 @@ def final_metrics(model: Model, part: Stays, hours: Hours, latents: Tensor, grid
 def evaluate(tracker: Tracker, model: Model, parts: dict[str, Stays], grid: Grid, step: int) -> dict[str, float]:
     """All metrics of `validation` and `test`; pictures and, of a map, `trajectories.npz` of the first."""
     latents = {name: latents_of(model, part) for name, part in parts.items()}
-    hours = {name: hours_of(model, part, latents[name]) for name, part in parts.items()}
+    hours = {name: Hours.nearest(part, latents[name], model.centroids) for name, part in parts.items()}
     moves = {name: torch.from_numpy(part.moves()) for name, part in hours.items()}
     tables = Transitions(model.transitions(), counted_transitions(moves["train"], grid.size))
     metrics: dict[str, float] = {}
@@ -266,14 +263,16 @@ def draw(tracker: Tracker, stays: Stays, hours: Hours, tables: Transitions, grid
 
 @ex.main
 def main(_run, _config, seed, model, training, compute) -> dict[str, float | None]:
-    provenance = Provenance.now()
+    provenance = Provenance.of(_run)
     device = prepare()
     torch.manual_seed(seed)
     splits = load_parts()
     train, samples = splits["train"], samples_of(splits)
+    splits |= evaluated_parts(splits, training["batch_size"])
     grid = Grid(*model["map_size"], torus=False)
     with Tracker(_run) as tracker:
         if model["name"] == "kmeans":
+            check_map_size(model["map_size"], int(train.mask.sum()))
             device, start = torch.device("cpu"), time.perf_counter()
             clusters = KMeansOfHours(train, grid.size, model["restarts"], seed, compute["threads"])
             progress, parts = Progress(seconds={"fit": time.perf_counter() - start}), splits

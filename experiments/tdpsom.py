@@ -19,10 +19,17 @@ from experiments.ingredients import tracking as trackers
 from experiments.ingredients import training as trainer
 from experiments.ingredients.cohorts import data, load_parts, samples_of
 from experiments.ingredients.compute import compute, prepare
-from experiments.ingredients.evaluation import evaluated_while_training, evaluation, in_chunks, with_prefix
+from experiments.ingredients.evaluation import (
+    collapsed,
+    evaluated_parts,
+    evaluated_while_training,
+    evaluation,
+    in_chunks,
+    with_prefix,
+)
 from experiments.ingredients.forecasting import forecast_metrics
 from experiments.ingredients.hours import Hours, agreement, all_metrics, map_autocorrelation, movement
-from experiments.ingredients.metrics import topology_metrics, winners
+from experiments.ingredients.metrics import topology_metrics
 from experiments.ingredients.record import Provenance, finish
 from experiments.ingredients.samples import Samples
 from experiments.ingredients.stays import Stays
@@ -152,12 +159,6 @@ def phases(tdpsom: TDPSOM, train: Stays, assignment: str, training: dict[str, An
     ]
 
 
-def hours_of(tdpsom: TDPSOM, stays: Stays, latents: Tensor) -> Hours:
-    """The hours of a split with the units they are assigned to; `latents` [n, L] as `latents_of` has them."""
-    units, _, _ = winners(latents.cpu().numpy(), tdpsom.centroids.detach().cpu().numpy())
-    return Hours.of(stays, units)
-
-
 def curve(tdpsom: TDPSOM, parts: dict[str, Stays], assignment: str) -> Callable[[Phase, int], dict[str, float]]:
     """What the trainer calls after every epoch; it raises UserError when one unit holds all validation hours."""
 
@@ -166,10 +167,10 @@ def curve(tdpsom: TDPSOM, parts: dict[str, Stays], assignment: str) -> Callable[
             return {}  # the map no longer changes
         metrics: dict[str, float] = {}
         for name, part in evaluated_while_training(epoch, phase.epochs, parts).items():
-            hours = hours_of(tdpsom, part, latents_of(tdpsom, part, assignment))
+            hours = Hours.nearest(part, latents_of(tdpsom, part, assignment), tdpsom.centroids)
             found = agreement(hours, tdpsom.grid.size) | movement(hours, tdpsom.grid)
             metrics |= with_prefix(name, found)
-        if phase.name == "joint" and tdpsom.grid.size > 1 and metrics.get("validation/used_units") == 1:
+        if phase.name == "joint" and collapsed(metrics, tdpsom.grid):
             raise UserError(
                 f"the map collapsed: after joint epoch {epoch} one unit holds every validation hour; "
                 "lower loss.gamma or training.learning_rate, or pretrain longer"
@@ -182,7 +183,7 @@ def curve(tdpsom: TDPSOM, parts: dict[str, Stays], assignment: str) -> Callable[
 def final_metrics(tdpsom: TDPSOM, part: Stays, assignment: str) -> dict[str, float]:
     """All metrics of a split: clustering, topology, movement over the map, forecast."""
     latents = latents_of(tdpsom, part, assignment)
-    hours = hours_of(tdpsom, part, latents)
+    hours = Hours.nearest(part, latents, tdpsom.centroids)
     metrics = all_metrics(hours, tdpsom.grid.size) | movement(hours, tdpsom.grid)
     metrics |= map_autocorrelation(hours, tdpsom.grid)
     metrics |= topology_metrics(latents.cpu().numpy(), tdpsom.centroids.detach().cpu().numpy(), tdpsom.grid)
@@ -191,11 +192,11 @@ def final_metrics(tdpsom: TDPSOM, part: Stays, assignment: str) -> dict[str, flo
 
 @ex.main
 def main(_run, _config, seed, model, training) -> dict[str, float | None]:
-    provenance = Provenance.now()
+    provenance = Provenance.of(_run)
     device = prepare()
     torch.manual_seed(seed)
     splits = {name: part.to(device) for name, part in load_parts().items()}
-    train, parts = splits["train"], evaluated_stays(splits, training["batch_size"])
+    train, parts = splits["train"], evaluated_parts(splits, training["batch_size"])
     samples = samples_of(splits)
     tdpsom = build(_config, samples).to(device)
     assignment = model["assignment"]
@@ -208,29 +209,9 @@ def main(_run, _config, seed, model, training) -> dict[str, float | None]:
         step = sum(phase.epochs for phase in stages)
         tracker.scalars(metrics, step)
         latents = latents_of(tdpsom, parts["validation"], assignment)
-        hours = hours_of(tdpsom, parts["validation"], latents)
+        hours = Hours.nearest(parts["validation"], latents, tdpsom.centroids)
         draw_stays(tracker, tdpsom, parts["validation"], hours, latents, step)
         return finish(tracker, ex.path, _config, metrics, progress, provenance, device, samples)
-
-
-@evaluation.capture
-def evaluated_stays(splits: dict[str, Stays], batch_size: int, whole_batches: bool) -> dict[str, Stays]:
-    """The `validation` and `test` splits, or their whole batches when the configuration asks for these alone.
-
-    Raises:
-        UserError: there are none.
-    """
-    parts = {name: splits[name] for name in ("validation", "test")}
-    if not whole_batches:
-        return parts
-    for name, part in parts.items():
-        if not (count := len(part) // batch_size * batch_size):
-            raise UserError(
-                f"evaluation.whole_batches=True leaves nothing of {len(part)} {name} stays: "
-                f"lower training.batch_size={batch_size}"
-            )
-        parts[name] = part.first(count)
-    return parts
 
 
 if __name__ == "__main__":

@@ -187,7 +187,7 @@ def draw(tracker: Tracker, topography: Topography, dataset: Dataset, step: int) 
 
 @ex.main
 def main(_run, _config, seed, model, training) -> dict[str, float | None]:
-    provenance = Provenance.now()
+    provenance = Provenance.of(_run)
     device = prepare()
     torch.manual_seed(seed)
     dataset = load_dataset().to(device)
@@ -195,7 +195,7 @@ def main(_run, _config, seed, model, training) -> dict[str, float | None]:
     check_map_size(model["map_size"], len(inputs))
     topography = build(_config, dataset.samples).to(device)
     stages = phases(topography, training)
-    parts = evaluated_parts(dataset, training["batch_size"])
+    parts = evaluated_parts(dataset.held_out, training["batch_size"])
     optimizer = OPTIMIZERS[training["optimizer"]]
     with Tracker(_run) as tracker:
         trainer = Trainer(topography, stages, inputs, tracker, curve(topography, parts), _config, optimizer)

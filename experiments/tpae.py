@@ -336,7 +336,7 @@ def between_prototypes(som: torch.nn.Module, start: Tensor, end: Tensor, share: 
 def main(_run, _config, seed, model, training) -> dict[str, float | None]:
     if model["encoder"] == "residual" and training["batch_size"] == 1:
         raise UserError("training.batch_size=1 is too small for the batch normalisation of model.encoder=residual")
-    provenance = Provenance.now()
+    provenance = Provenance.of(_run)
     device = prepare()
     torch.manual_seed(seed)
     with one_first():
@@ -344,7 +344,7 @@ def main(_run, _config, seed, model, training) -> dict[str, float | None]:
     train = dataset.train
     net = build(_config, dataset.samples).to(device)
     stages = phases(net, train.labels, training, max(len(train) // training["batch_size"], 1))
-    parts = evaluated_parts(dataset, training["batch_size"])
+    parts = evaluated_parts(dataset.held_out, training["batch_size"])
     with Tracker(_run) as tracker:
         progress = Trainer(net, stages, train.inputs, tracker, curve(net, parts), _config).run()
         metrics = final_metrics(net, train, parts)

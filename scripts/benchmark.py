@@ -8,7 +8,7 @@ with the refresh of the target distribution, for a few epochs of a part of the d
 epoch's. "Of peak" relates the floating point operations of the matrix products and convolutions, counted by PyTorch,
 to what a product of two large matrices reaches in the same precision on this machine. The last column is the resident
 memory gained from the second epoch of the joint phase to the last: it should be about 0. Everything is also written
-to results/speed.json.
+to results/speed.json, where it takes the place of what was measured of the same configs and precisions.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from experiments import dpsom, somvae, tdpsom, tpae
+from experiments import PROJECT, dpsom, somvae, tdpsom, tpae
 from experiments.ingredients.augmentation import augmentation
 from experiments.ingredients.compute import autocast, compute, hardware, prepare, versions
 from experiments.ingredients.evaluation import evaluation
@@ -31,8 +31,8 @@ from experiments.ingredients.observers import write_atomically
 from experiments.ingredients.samples import Samples
 from experiments.ingredients.stays import Description, Stays
 from experiments.ingredients.training import Phase, Trainer
-from scripts import ROOT
 from scripts.plan import load_experiment, resolve_config
+from scripts.records import read_json
 from scripts.rendering import speed_table
 
 import torch
@@ -42,7 +42,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-RESULT = ROOT / "results" / "speed.json"
+RESULT = PROJECT / "results" / "speed.json"
+PRECISIONS = ("fp32", "bf16")
 EPOCHS = 3
 
 
@@ -149,6 +150,7 @@ def measure(_config: dict[str, Any], case: str, training: dict[str, Any]) -> Non
 
     with tempfile.TemporaryDirectory() as folder:
         progress = Trainer(net, stages, inputs, Silent(Path(folder)), remember_memory, _config).run()
+    peak_memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     peak = matrix_product_peak(_config["compute"]["precision"], device)
     lines = []
     for stage in stages:
@@ -159,7 +161,7 @@ def measure(_config: dict[str, Any], case: str, training: dict[str, Any]) -> Non
     result = {
         "phases": lines,
         "peak_gigaflops": peak / 1e9,
-        "peak_memory_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_memory_megabytes": peak_memory,
         "memory_growth_megabytes": memory[-1] - memory[1],
         "hardware": hardware(device),
     }
@@ -217,7 +219,7 @@ def run_one(name: str, precision: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--configs", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--precisions", nargs="+", default=("fp32", "bf16"))
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
@@ -228,11 +230,21 @@ def main() -> None:
             command = [sys.executable, __file__, "--one", "--configs", config, "--precisions", precision]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
-                sys.exit(f"error: {config} in {precision} failed: {done.stderr.strip().splitlines()[-1]}")
+                lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+                sys.exit(f"error: {config} in {precision} failed: {lines[-1]}")
             results.append({"config": config, "precision": precision, **json.loads(done.stdout.splitlines()[-1])})
-    content = {"format": 1, "versions": versions(), "results": results}
+    content = {"format": 1, "versions": versions(), "results": with_former(results, versions())}
     write_atomically(RESULT, (json.dumps(content, indent=1) + "\n").encode())
     print(speed_table(results))
+
+
+def with_former(results: list[dict], versions: dict[str, str]) -> list[dict]:
+    """`results` and those that RESULT holds of other configs and precisions, if measured with the same versions."""
+    former = read_json(RESULT) if RESULT.exists() else {}
+    kept = former["results"] if former.get("versions") == versions else []
+    found = {(result["config"], result["precision"]): result for result in [*kept, *results]}
+    places = {config: place for place, config in enumerate(CASES)}
+    return sorted(found.values(), key=lambda result: (places.get(result["config"], len(places)), result["precision"]))
 
 
 if __name__ == "__main__":

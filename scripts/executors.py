@@ -11,7 +11,7 @@ import subprocess
 import time
 from dataclasses import dataclass
 
-from scripts.jobs import Job, Setting, train
+from scripts.jobs import Job, Setting, died, train
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class Local:
             if status is not None:
                 self.running.remove(job)
                 del self.processes[job.key]
-                died = f"killed by signal {-status}" if status < 0 else ""
-                over.append(Ended(job, None if status < 0 else status, died))
+                number = -status if status < 0 else status - 128
+                over.append(Ended(job, None, f"killed by signal {number}") if died(status) else Ended(job, status))
         return over
 
     def seconds_left(self, pending: list[Job]) -> float:

@@ -22,13 +22,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from experiments import PROJECT
 from experiments.errors import UserError
 from experiments.ingredients import checkpoint
 from experiments.ingredients.observers import for_record
 from experiments.ingredients.record import FILE_NAME as RECORD
 from experiments.ingredients.record import short_curve
 from experiments.ingredients.samples import Samples, read_samples
-from scripts import ROOT
 from scripts.records import check_record, read_json
 
 import safetensors
@@ -378,7 +378,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         run = options.run.absolute()
-        folder = options.to or ROOT / "exported" / f"{run.parent.name}-{run.name}"
+        folder = options.to or PROJECT / "exported" / f"{run.parent.name}-{run.name}"
         export(options.run, folder)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -12,8 +12,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from experiments import PROJECT
 from experiments.errors import UserError
-from scripts import ROOT
 from scripts.records import differing_keys, read_json
 from scripts.rendering import Runs
 
@@ -54,13 +54,13 @@ class Setting:
 
 def program(name: str) -> Path:
     """The file that runs the experiment."""
-    return ROOT / "experiments" / f"{name}.py"
+    return PROJECT / "experiments" / f"{name}.py"
 
 
 def relative(path: Path) -> Path:
     """`path` as seen from the project where it lies below it, for messages and for what runs store."""
     path = path.absolute()
-    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+    return path.relative_to(PROJECT) if path.is_relative_to(PROJECT) else path
 
 
 def read_or_none(path: Path) -> dict | None:
@@ -136,7 +136,7 @@ def train(job: Job, setting: Setting, environment: dict[str, str] | None = None)
     with path.open("wb") as log:
         return subprocess.Popen(
             command(job, setting),
-            cwd=ROOT,
+            cwd=PROJECT,
             env=os.environ | (environment or {}),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from experiments import PROJECT
 from experiments.errors import UserError
 from experiments.ingredients.compute import versions
 from experiments.ingredients.observers import write_atomically
@@ -26,14 +27,13 @@ from models.somvae import SOMVAE
 from models.somvae import LossWeights as SOMVAELossWeights
 from models.tdpsom import TDPSOM
 from models.tdpsom import LossWeights as TDPSOMLossWeights
-from scripts import ROOT
 from scripts.golden import QUANTITIES, TARGET_QUANTITIES, Deviation, Golden, Port, Slot, compare
 
 import numpy as np
 import torch
 from torch import Tensor
 
-RECORD = ROOT / "results" / "parity_golden.json"
+RECORD = PROJECT / "results" / "parity_golden.json"
 IMAGE_SHAPE = (28, 28, 1)
 
 
@@ -340,7 +340,7 @@ MODELS = {
 
 
 def golden_file(model: Model) -> Path:
-    return Path(os.environ.get("PARITY_FIXTURES") or ROOT / "tests" / "fixtures") / model.file_name
+    return Path(os.environ.get("PARITY_FIXTURES") or PROJECT / "tests" / "fixtures") / model.file_name
 
 
 def compare_model(model: Model) -> list[Deviation]:

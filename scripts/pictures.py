@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from experiments import PROJECT
 from experiments.errors import UserError
 from experiments.ingredients.figures import decoded_map, label_map
 from experiments.ingredients.figures_series import attractor
@@ -20,7 +21,6 @@ from experiments.ingredients.figures_stays import way_and_label
 from experiments.ingredients.trained_map import ARRAYS, pictures_of
 from experiments.ingredients.trajectories import TRAJECTORIES
 from models.grid import Grid
-from scripts import ROOT
 from scripts.curves import learning_curve
 from scripts.records import write_result
 
@@ -93,7 +93,7 @@ def draw(results: Path) -> dict[Path, bytes]:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--results", type=Path, default=ROOT / "results", help="folder of the records and maps")
+    parser.add_argument("--results", type=Path, default=PROJECT / "results", help="folder of the records and maps")
     options = parser.parse_args(arguments)
     try:
         pictures = draw(options.results)

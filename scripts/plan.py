@@ -6,8 +6,8 @@ import json
 import os
 import subprocess
 
+from experiments import PROJECT
 from experiments.errors import UserError
-from scripts import ROOT
 from scripts.jobs import Job, relative
 from scripts.records import Record
 from scripts.tables import TABLES
@@ -90,7 +90,7 @@ def estimate(job: Job, records: list[Record], on_gpu: bool) -> float:
 
 
 def git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(["git", *arguments], cwd=PROJECT, capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else ""
 
 

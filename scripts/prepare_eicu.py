@@ -20,10 +20,10 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from experiments import PROJECT
 from experiments.errors import UserError
 from experiments.ingredients.observers import write_atomically
 from experiments.ingredients.stays import SPLITS, Channel, Description, Stays, write_stays
-from scripts import ROOT
 from scripts.eicu.constants import CHANNELS, CONSTANTS, CORRECTIONS, MINIMUM, SCALE, UNITS, WINDOW
 from scripts.eicu.grid import measure
 from scripts.eicu.selection import differences, select_stays, select_variables
@@ -114,7 +114,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--source", type=Path, required=True, metavar="FOLDER", help="folder of eICU's tables, .csv.gz or .csv")
-    add("--output", type=Path, default=ROOT / "data" / "eICU", metavar="FOLDER", help="default: data/eICU")
+    add("--output", type=Path, default=PROJECT / "data" / "eICU", metavar="FOLDER", help="default: data/eICU")
     add("--corrected", nargs="*", choices=CORRECTIONS, metavar="NAME", help="correct these (without a name: all)")
     add("--memory", default="4GB", help="how much DuckDB may hold before it uses the disk (default: 4GB)")
     return parser.parse_args(arguments)

@@ -39,7 +39,7 @@ PRIVATE = re.compile(r"^(/|[A-Za-z]:\\|file:)|://[^/\s]*@|mongodb(\+srv)?://(?!\
 
 @dataclass(frozen=True)
 class Record:
-    """One finished run; `seconds` by phase, `metrics` as `<split>/<metric>`."""
+    """One finished run; `seconds` by phase, `metrics` as `<split>/<metric>`, without those that are undefined."""
 
     experiment: str
     config_name: str
@@ -102,7 +102,8 @@ def check_record(record: object, path: Path) -> dict:
             raise UserError(f"{path}: {key} must be a JSON object, it is {type(record[key]).__name__}")
     for key in ("metrics", "seconds"):
         for name, value in record[key].items():
-            if type(value) not in (int, float) or not math.isfinite(value):
+            undefined = value is None and key == "metrics"
+            if not undefined and (type(value) not in (int, float) or not math.isfinite(value)):
                 raise UserError(f"{path}: {key} {name} is {value!r}, not a finite number")
     if private := find_private(record):
         raise UserError(
@@ -145,6 +146,7 @@ def load_records(runs: Path) -> list[Record]:
         expected = record_path(runs, content["experiment"], content["config_name"], content["seed"])
         if path != expected:
             raise UserError(f"{path} holds the run that belongs to {expected}: move or delete it")
+        content["metrics"] = {name: value for name, value in content["metrics"].items() if value is not None}
         records.append(Record(**{key: content[key] for key in KEYS if key not in ("format", "status")}))
     records.sort(key=lambda record: (record.experiment, record.config_name, record.seed))
     for first, second in pairwise(records):

@@ -14,16 +14,18 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from experiments import PROJECT
 from experiments.errors import UserError
 from experiments.ingredients import figures
 from experiments.ingredients.figures_stays import TIME_COLOURS
 from experiments.ingredients.trained_map import ARRAYS
 from experiments.ingredients.trajectories import TRAJECTORIES
-from scripts import ROOT, charts
-from scripts.curves import FAITHFUL, METRICS, ORIGINAL, original_curve
+from scripts import charts
+from scripts.curves import METRICS, ORIGINAL, faithful_curves, original_curve
 from scripts.records import Record, flatten, read_json, write_result
 from scripts.rendering import CLUSTERING, TOPOLOGY, Entry, MarkdownTable, Results, hardware, speed_table
 from scripts.tables import TABLES
@@ -157,7 +159,7 @@ def beside_the_original(folder: Path, records: dict[str, list[Record]]) -> dict 
     if not (folder / ORIGINAL).exists():
         return None
     original = original_curve(folder / ORIGINAL)
-    curves = [record.curve for name in FAITHFUL for record in records.get(f"dpsom/{name}", [])]
+    curves = faithful_curves(chain.from_iterable(records.values()))
     starts, note = figures.phase_starts([original, *curves])
     panels = []
     for metric in METRICS.values():
@@ -312,7 +314,7 @@ def render(folder: Path) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--results", type=Path, default=ROOT / "results", help="folder of the records")
+    parser.add_argument("--results", type=Path, default=PROJECT / "results", help="folder of the records")
     parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 when it is out of date")
     options = parser.parse_args(arguments)
     path = options.results / PAGE

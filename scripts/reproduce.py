@@ -30,11 +30,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from experiments import PROJECT
 from experiments.errors import UserError
 from experiments.ingredients.compute import NO_BF16, processor_has_bf16
 from experiments.ingredients.trained_map import ARRAYS
 from experiments.ingredients.trajectories import TRAJECTORIES
-from scripts import ROOT
 from scripts import jobs as run_folders
 from scripts.executors import Ended, Local
 from scripts.jobs import Job, Setting, last_line, log_of, look_up, read_or_none, relative
@@ -54,7 +54,7 @@ from scripts.plan import (
 )
 from scripts.records import check_record, differing_keys, load_records, read_json, record_path, write_result
 from scripts.slurm import Slurm
-from scripts.tables import TABLES, out_of_date, render_all
+from scripts.tables import TABLES, out_of_date, readme_of, render_all
 
 from tqdm import tqdm
 
@@ -224,8 +224,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--jobs", type=int, metavar="N", help="runs at a time (default: one a GPU, or for every four cores; Slurm: 256)"
     )
     add("--retries", type=int, default=2, metavar="N", help="how often a run that died is resumed (default: 2)")
-    add("--runs-dir", type=Path, default=ROOT / "runs", help="folder of the run folders (default: runs)")
-    add("--results", type=Path, default=ROOT / "results", help="folder of records and tables (default: results)")
+    add("--runs-dir", type=Path, default=PROJECT / "runs", help="folder of the run folders (default: runs)")
+    add(
+        "--results",
+        type=Path,
+        default=PROJECT / "results",
+        help="folder of records and tables (default: results)",
+    )
     add("--dry-run", action="store_true", help="print the plan and stop")
     add("--collect", type=Path, metavar="FOLDER", help="record the finished run in this run folder and stop")
     add("--executor", choices=("local", "slurm"), default="local", help="processes here (default), or jobs of Slurm")
@@ -289,7 +294,7 @@ def reproduce(options: argparse.Namespace) -> int:
         troubles = Execution(plan, executor, setting, results_runs, options.retries).run()
     except KeyboardInterrupt:
         raise KeyboardInterrupt(executor.stop()) from None
-    files = render_all(options.results, ROOT / "README.md" if options.results == ROOT / "results" else None)
+    files = render_all(options.results, readme_of(options.results))
     for path in out_of_date(files):
         write_result(path, files[path].encode())
     print(

@@ -2,11 +2,10 @@
 
     python scripts/samplings.py runs/tpae/1 runs/tpae/2 --output samplings.png
 
-Meant for a native and a downsampled run; every run is named by its sampling and its number of blocks.
+Meant for a native and a downsampled run; every run is named by its folder, its sampling and its number of blocks.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -14,6 +13,8 @@ from experiments import tpae
 from experiments.errors import UserError
 from experiments.ingredients import checkpoint, figures
 from experiments.ingredients.data import load_dataset
+from experiments.ingredients.record import FILE_NAME
+from scripts.records import check_record, read_json
 
 import numpy as np
 import torch
@@ -21,27 +22,31 @@ import torch
 PICTURES = 10
 
 
-@torch.no_grad()
-def reconstructed(folder: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The first validation pictures of a finished run, and what its last block makes of them.
+def finished_run(folder: Path) -> dict:
+    """The record of a finished run of TPAE.
 
     Raises:
-        UserError: no folder of a finished TPAE run.
+        UserError: `folder` holds none, or one of the plain CNN.
     """
-    try:
-        config = json.loads((folder / "config.json").read_text())
-        model, settings = config["model"], config["data"]
-        name = f"{model['sampling']}, {model['blocks']} blocks"
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{folder} is no run of TPAE: give the folder of one, such as runs/tpae/1") from error
-    dataset = load_dataset(**settings)
+    path = folder / FILE_NAME
+    record = check_record(read_json(path), path) if path.exists() else {"experiment": None}
+    if record["experiment"] != "tpae":
+        raise UserError(f"{folder} is no finished run of TPAE: give the folder of one, such as runs/tpae/1")
+    if record["config"]["model"]["network"] == "cnn":
+        raise UserError(f"{folder} is a run of the plain CNN, which reconstructs nothing")
+    return record
+
+
+@torch.no_grad()
+def reconstructed(folder: Path, config: dict) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The first validation pictures of a finished run, and what its last block makes of them."""
+    dataset = load_dataset(**config["data"])
     inputs = dataset.validation.inputs[:PICTURES]
     net = tpae.build(config, dataset.samples).eval()
-    if not isinstance(net, tpae.TPAE):
-        raise UserError(f"{folder} is a run of the plain CNN, which reconstructs nothing")
     state = checkpoint.load(folder / checkpoint.FILE_NAME, checkpoint.fingerprint(config))
     net.load_state_dict(state["model"])
     seen = net(inputs)
+    name = f"{folder.name}, {config['model']['sampling']}, {config['model']['blocks']} blocks"
     rows = {f"{name}: fusion": seen[-1].reconstruction, f"{name}: map alone": net.pictures(seen)[-1]}
     return inputs.numpy(), {row: pictures.numpy() for row, pictures in rows.items()}
 
@@ -53,14 +58,20 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     rows: dict[str, np.ndarray] = {}
     try:
-        for folder in options.runs:
-            inputs, found = reconstructed(folder)
+        records = [finished_run(folder) for folder in options.runs]
+        if len({record["data_checksum"] for record in records}) > 1:
+            raise UserError("these runs have different data: give runs of the same data set, split and scaling")
+        for folder, record in zip(options.runs, records, strict=True):
+            inputs, found = reconstructed(folder, record["config"])
             rows = {"input": inputs} | rows | found
         figure = figures.picture_rows("Reconstructions beside each other", "the last block of each run", rows)
-    except (UserError, ValueError) as error:
+        figure.savefig(options.output, format="png")
+    except OSError as error:
+        print(f"error: cannot write {options.output}: {error.strerror}", file=sys.stderr)
+        return 2
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    figure.savefig(options.output, format="png")
     print(f"drawn: {options.output}")
     return 0
 

@@ -25,9 +25,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments import PROJECT
 from experiments.errors import UserError
 from experiments.ingredients.observers import redact
-from scripts import ROOT
 from scripts.jobs import Job, Setting, died, last_line, log_of, relative, settle, train
 from scripts.plan import cores, git, load_experiment, resolve_config
 from scripts.records import read_json, write_result
@@ -206,12 +206,15 @@ class Study:
         if self.search.metric not in metrics:
             names = ", ".join(name for name in metrics if name.startswith("validation/"))
             raise UserError(f"{self.search.experiment} has no metric {self.search.metric}: there are {names}")
+        if metrics[self.search.metric] is None:
+            trial.set_user_attr("error", f"{self.search.metric} is undefined")
+            raise optuna.TrialPruned
         return metrics[self.search.metric]
 
     def export_best(self) -> Path:
         """Writes the best trial as a YAML of the experiment; returns its path."""
         best, search = self.study.best_trial, self.search
-        base = ROOT / "configs" / search.experiment / f"{search.config}.yaml"
+        base = PROJECT / "configs" / search.experiment / f"{search.config}.yaml"
         content = merged(yaml.safe_load(base.read_text()) or {}, nested(best.params))
         path = self.folder / "best.yaml"
         header = [
@@ -272,7 +275,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--storage", metavar="URL", help="database of Optuna's (default: study.db in the study's folder)"
     )
     parser.add_argument(
-        "--folder", type=Path, default=ROOT / "runs" / "search", help="of studies (default: runs/search)"
+        "--folder", type=Path, default=PROJECT / "runs" / "search", help="of studies (default: runs/search)"
     )
     parser.add_argument("--threads", type=int, default=cores(), help="of each trial (default: all cores)")
     options = parser.parse_args(arguments)

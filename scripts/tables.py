@@ -19,8 +19,9 @@ import re
 import sys
 from pathlib import Path
 
+from experiments import PROJECT
 from experiments.errors import UserError
-from scripts import ROOT, latex
+from scripts import latex
 from scripts.records import MARGIN, write_result
 from scripts.rendering import (
     CLUSTERING,
@@ -427,6 +428,11 @@ def render_latex(results: Path, folder: Path) -> dict[Path, str]:
     }
 
 
+def readme_of(results: Path) -> Path | None:
+    """The README that shows the tables of these results: the project's own has one."""
+    return PROJECT / "README.md" if results.resolve() == PROJECT / "results" else None
+
+
 def out_of_date(files: dict[Path, str]) -> list[Path]:
     return [path for path, text in files.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
 
@@ -439,11 +445,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--results",
         type=Path,
-        default=ROOT / "results",
+        default=PROJECT / "results",
         help="folder with runs/ and references.yaml (default: results)",
     )
     parser.add_argument(
-        "--readme", type=Path, default=ROOT / "README.md", help="file with table markers (default: README.md)"
+        "--readme", type=Path, help="file with table markers (default: README.md, of the project's own results)"
     )
     parser.add_argument("--latex", type=Path, metavar="FOLDER", help="write <name>.tex into this folder, nothing else")
     options = parser.parse_args(arguments)
@@ -451,7 +457,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.latex:
             files = render_latex(options.results, options.latex)
         else:
-            files = render_all(options.results, options.readme)
+            files = render_all(options.results, options.readme or readme_of(options.results))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -2,13 +2,15 @@
 
 import shutil
 
-from scripts import ROOT, curves, pictures
+from experiments import PROJECT
+from scripts import curves, pictures
+from scripts.records import load_records
 
 import matplotlib.image
 import pytest
 from test_tables import make_record, write
 
-ORIGINAL = ROOT / "results" / curves.ORIGINAL
+ORIGINAL = PROJECT / "results" / curves.ORIGINAL
 PICTURE = "figures/dpsom_learning_curve.png"
 
 
@@ -31,6 +33,19 @@ def test_faithful_runs_are_drawn_beside_it(results):
     assert pictures.main(["--results", str(results)]) == 0
     height, width, _ = matplotlib.image.imread(results / PICTURE).shape
     assert min(height, width) > 400
+
+
+def test_of_two_runs_of_a_seed_the_longer_one_counts(results):
+    curve = curves.original_curve(ORIGINAL)
+    runs = (
+        ("mnist_faithful_104", 0, 100),
+        ("mnist_faithful", 0, 130),
+        ("mnist_faithful_104", 1, 100),
+        ("mnist", 2, 130),
+    )
+    write(results, *(make_record(name, seed, curve=curve[:length]) for name, seed, length in runs))
+    found = curves.faithful_curves(load_records(results / "runs"))
+    assert [len(one) for one in found] == [130, 100]
 
 
 def test_nothing_is_drawn_without_a_faithful_run(results):

@@ -14,7 +14,7 @@ from experiments.configuration import check_config
 from experiments.errors import UserError
 from experiments.ingredients import data as data_module
 from experiments.ingredients.data import (
-    PROJECT_FOLDER,
+    PROJECT,
     RULES,
     data,
     load_dataset,
@@ -306,13 +306,13 @@ def test_sacred_fills_in_the_config():
 def test_root_is_relative_to_the_project_not_to_the_working_folder(tiny_mnist, tmp_path, monkeypatch):
     root, _, _ = tiny_mnist
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(data_module, "PROJECT_FOLDER", root.parent)
+    monkeypatch.setattr(data_module, "PROJECT", root.parent)
     assert len(load("mnist", root="root").test) == TEST_SIZE
     assert str(root.parent / "elsewhere" / "MNIST" / "raw") in user_error(name="mnist", root="elsewhere")
 
 
 def test_project_folder_is_the_repository():
-    assert (PROJECT_FOLDER / "pyproject.toml").is_file()
+    assert (PROJECT / "pyproject.toml").is_file()
 
 
 def test_unpacked_copies_are_neither_trusted_nor_made(tiny_mnist):
@@ -479,7 +479,7 @@ def test_a_split_that_leaves_nothing_is_refused(fraction):
     ],
 )
 def test_real_data(name, class_name, checksum, per_class):
-    folder = Path(PROJECT_FOLDER, "data", class_name, "raw")
+    folder = Path(PROJECT, "data", class_name, "raw")
     if not all((folder / file_name).exists() for file_name in FILE_NAMES):
         pytest.skip(f"{class_name} is not in {folder}")
     dataset = load(name)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments import baselines, dpsom, somvae, stays_baselines, tdpsom, topography, tpae
+from experiments import PROJECT, baselines, dpsom, somvae, stays_baselines, tdpsom, topography, tpae
 from experiments.errors import UserError
 from experiments.ingredients import cohorts, data
 from experiments.ingredients.hours import Hours, agreement
@@ -16,7 +16,7 @@ from experiments.ingredients.metrics import clustering_metrics
 from experiments.ingredients.samples import FILE_NAME, read_samples
 from models import networks
 from models.tpae import accuracy
-from scripts import ROOT, export
+from scripts import export
 from scripts.export import PROGRAMS, load_exported, trained
 
 import pytest
@@ -92,7 +92,7 @@ def only(*names):
 
 
 def test_every_model_that_can_be_built_can_be_exported():
-    built = {path.stem for path in (ROOT / "experiments").glob("*.py") if "\ndef build(" in path.read_text()}
+    built = {path.stem for path in (PROJECT / "experiments").glob("*.py") if "\ndef build(" in path.read_text()}
     assert built == export.EXPERIMENTS.keys() == {ex.path for ex, _ in CASES.values()}
 
 
@@ -124,7 +124,7 @@ def test_the_forecaster_comes_along(exported):
 
 def test_the_readme_loads_it_in_five_lines(exported):
     shape = read_samples(exported.run).shape
-    (snippet,) = re.findall(r"```python\n(import torch\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (snippet,) = re.findall(r"```python\n(import torch\n.*?)```", (PROJECT / "README.md").read_text(), re.DOTALL)
     assert len([line for line in snippet.splitlines() if line]) <= 5
     if not hasattr(load_exported(exported.folder), "winners"):
         snippet = snippet.replace("winners", "logits")

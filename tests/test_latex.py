@@ -4,7 +4,8 @@ import re
 import shutil
 import subprocess
 
-from scripts import ROOT, latex, tables
+from experiments import PROJECT
+from scripts import latex, tables
 from scripts.rendering import MarkdownTable
 
 import pytest
@@ -39,8 +40,8 @@ def test_every_row_has_as_many_cells_as_its_head():
 @pytest.fixture
 def folder(tmp_path):
     """Every table with runs in it, as files of LaTeX."""
-    shutil.copy(ROOT / "results" / "references.yaml", tmp_path)
-    shutil.copy(ROOT / "results" / "parity_golden.json", tmp_path)
+    shutil.copy(PROJECT / "results" / "references.yaml", tmp_path)
+    shutil.copy(PROJECT / "results" / "parity_golden.json", tmp_path)
     for name in ("mnist", "mnist_faithful", "short", "ablation_posterior"):
         write(tmp_path, *(make_record(name, seed, 0.6 + seed / 100) for seed in range(3)))
     folder = tmp_path / "paper" / "tables"

@@ -3,13 +3,14 @@
 import json
 import math
 
+from experiments import PROJECT
 from experiments.errors import UserError
 from experiments.ingredients.optimization import PhasedAdam
 from models import assignment, networks
 from models.dpsom import DPSOM, POSTERIORS
 from models.gaussian import PosteriorFull
 from models.grid import Grid
-from scripts import ROOT, parity
+from scripts import parity
 from scripts.golden import (
     Deviation,
     Golden,
@@ -194,7 +195,7 @@ def test_record_has_a_row_for_every_model_and_quantity(tmp_path, monkeypatch):
     assert record["format"] == 1
     rows = [(row["model"], row["quantity"]) for row in record["rows"]]
     assert rows == [(name, quantity) for name, model in parity.MODELS.items() for quantity in model.quantities]
-    assert str(ROOT) not in json.dumps(record)
+    assert str(PROJECT) not in json.dumps(record)
 
 
 @pytest.mark.parametrize("value", [1.0, math.nan])

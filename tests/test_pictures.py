@@ -3,14 +3,15 @@
 import shutil
 from pathlib import Path
 
+from experiments import PROJECT
 from experiments.ingredients.trained_map import ARRAYS
-from scripts import ROOT, pictures
+from scripts import pictures
 
 import numpy as np
 import pytest
 from PIL import Image
 
-RESULTS = ROOT / "results"
+RESULTS = PROJECT / "results"
 
 
 @pytest.fixture(scope="module")

@@ -3,20 +3,20 @@
 import re
 import shlex
 
+from experiments import PROJECT
 from experiments.dpsom import ex
 from experiments.errors import UserError
-from scripts import ROOT
 from scripts.plan import load_experiment, resolve_config
 from scripts.records import differing_keys
 
 import pytest
 from sacred.arg_parser import get_config_updates
 
-README = (ROOT / "README.md").read_text()
+README = (PROJECT / "README.md").read_text()
 EXPERIMENTS = sorted(
-    path.stem for path in (ROOT / "experiments").glob("*.py") if (ROOT / "configs" / path.stem).is_dir()
+    path.stem for path in (PROJECT / "experiments").glob("*.py") if (PROJECT / "configs" / path.stem).is_dir()
 )
-CONFIGS = [(name, path.stem) for name in EXPERIMENTS for path in sorted((ROOT / "configs" / name).glob("*.yaml"))]
+CONFIGS = [(name, path.stem) for name in EXPERIMENTS for path in sorted((PROJECT / "configs" / name).glob("*.yaml"))]
 QUIETLY = {"--force": True, "--loglevel": "ERROR"}
 COMMANDS = re.findall(r"^python experiments/(\w+)\.py (.*?)(?: {2,}#.*)?$", README, re.MULTILINE)
 
@@ -40,7 +40,7 @@ def test_there_are_commands_to_check():
 def test_every_config_resolves_and_says_how_to_run_it(experiment, name):
     config = resolve_config(load_experiment(experiment), name)
     assert config["seed"] == 0
-    header = (ROOT / "configs" / experiment / f"{name}.yaml").read_text().split("\ndata:")[0]
+    header = (PROJECT / "configs" / experiment / f"{name}.yaml").read_text().split("\ndata:")[0]
     assert f"python experiments/{experiment}.py with {name}" in header
 
 
@@ -71,18 +71,18 @@ def test_faithful_differs_from_corrected_where_the_readme_says(experiment, faith
 def test_what_the_readme_says_is_proven_has_its_test():
     section = README.partition("## Is that implementation correct?")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| [^|]+\? \|.*\| (`.*`) \|$", section, re.MULTILINE)
-    tests = (ROOT / "tests" / "test_topography.py").read_text()
+    tests = (PROJECT / "tests" / "test_topography.py").read_text()
     assert len(rows) == 8
     for name in re.findall(r"`(\w+)`", " ".join(rows)):
         assert f"def test_{name}(" in tests, name
 
 
 def test_make_targets_exist():
-    makefile = (ROOT / "Makefile").read_text()
+    makefile = (PROJECT / "Makefile").read_text()
     for target in re.findall(r"\bmake ([a-z-]+)", README):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
 def test_links_lead_somewhere():
     for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert target.startswith("https://") or (ROOT / target).exists(), target
+        assert target.startswith("https://") or (PROJECT / target).exists(), target

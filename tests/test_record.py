@@ -1,6 +1,8 @@
 """What a record says of the code behind it."""
 
+import json
 import subprocess
+from types import SimpleNamespace
 
 from experiments.ingredients import record
 from experiments.ingredients.record import Provenance
@@ -18,7 +20,7 @@ def clone(tmp_path, monkeypatch):
     identity = ("-c", "user.name=test", "-c", "user.email=test@example.org")
     for command in (["init", "--quiet"], ["add", "."], [*identity, "commit", "--quiet", "--message=all"]):
         subprocess.run(["git", *command], cwd=tmp_path, check=True)
-    monkeypatch.setattr(record, "PROJECT_FOLDER", tmp_path)
+    monkeypatch.setattr(record, "PROJECT", tmp_path)
     return tmp_path
 
 
@@ -34,5 +36,25 @@ def test_what_is_rendered_is_no_change_of_the_code(clone, changed, dirty):
 
 
 def test_outside_a_clone_the_code_is_unknown(tmp_path, monkeypatch):
-    monkeypatch.setattr(record, "PROJECT_FOLDER", tmp_path)
+    monkeypatch.setattr(record, "PROJECT", tmp_path)
     assert Provenance.now() == Provenance(None, True)
+
+
+@pytest.mark.parametrize(
+    ("earlier", "dirty"),
+    [
+        (None, False),
+        ({"git_commit": "present", "git_dirty": False}, False),
+        ({"git_commit": "older", "git_dirty": False}, True),
+        ({"git_commit": "present", "git_dirty": True}, True),
+        ({}, True),
+    ],
+)
+def test_what_other_code_began_is_not_credited_to_this(tmp_path, monkeypatch, earlier, dirty):
+    monkeypatch.setattr(Provenance, "now", lambda: Provenance("present", False))
+    run = SimpleNamespace(info={})
+    if earlier is not None:
+        (tmp_path / "info.json").write_text(json.dumps(earlier))
+        run.info["resumed_from"] = str(tmp_path)
+    assert Provenance.of(run) == Provenance("present", dirty)
+    assert run.info["git_dirty"] is dirty

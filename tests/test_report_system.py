@@ -4,9 +4,10 @@ import json
 import re
 import shutil
 
+from experiments import PROJECT
 from experiments.ingredients.trained_map import pictures_of
 from models.grid import Grid
-from scripts import ROOT, curves, report
+from scripts import curves, report
 
 import chromium
 import numpy as np
@@ -29,7 +30,10 @@ def browser(tmp_path_factory):
 def address(tmp_path_factory) -> str:
     """A page of the committed results, with faithful runs and an ablation that differ beyond doubt."""
     results = tmp_path_factory.mktemp("project") / "results"
-    shutil.copytree(ROOT / "results", results)
+    shutil.copytree(PROJECT / "results", results)
+    for folder in (*results.glob("runs/dpsom/ablation_*"), *results.glob("runs/dpsom/*faithful*")):
+        shutil.rmtree(folder)
+    shutil.rmtree(results / "runs" / "dpsom" / "short", ignore_errors=True)
     curve = curves.original_curve(results / curves.ORIGINAL)
     for seed in range(3):
         ours = [row | {"test/purity": row["test/purity"] + 0.01 * seed} for row in curve]
@@ -128,7 +132,7 @@ def test_a_number_leads_to_the_runs_behind_it(page):
     press(page, Keys.ENTER)
     popover = find(page, "#popover")
     assert popover.is_displayed()
-    runs = sorted((ROOT / "results/runs/topography/digits").glob("*.json"))
+    runs = sorted((PROJECT / "results/runs/topography/digits").glob("*.json"))
     record = json.loads(runs[-1].read_text())
     for expected in ("topography/digits", str(record["metrics"]["test/quantization_error"]), record["git_commit"][:8]):
         assert expected in popover.text
@@ -161,7 +165,7 @@ def choose_map(browser, name: str) -> None:
 
 
 def test_pointing_at_a_unit_shows_it(page):
-    with np.load(ROOT / "results/maps/topography/mnist/map.npz") as arrays:
+    with np.load(PROJECT / "results/maps/topography/mnist/map.npz") as arrays:
         counts, decoded = arrays["counts"][10], pictures_of(arrays["decoded"], Grid(8, 8, torus=False))[10] * 255
         nearest = np.ravel(arrays["nearest"][10])[0]
     choose_map(page, "topography/mnist")
@@ -205,7 +209,7 @@ def choose_ways(browser, name: str) -> dict[str, np.ndarray]:
     script = "window.shown = null; showWays(arguments[0]).then(() => { window.shown = arguments[0] })"
     browser.execute_script(script, name)
     wait(browser, f"return window.shown === {name!r}")
-    return dict(np.load(ROOT / "results" / "maps" / name / "trajectories.npz"))
+    return dict(np.load(PROJECT / "results" / "maps" / name / "trajectories.npz"))
 
 
 def test_a_chosen_trajectory_is_drawn_over_the_map(page):
@@ -329,7 +333,7 @@ def test_it_fits_and_follows_the_colour_scheme(page, address, width, scheme, tmp
 
 
 def test_a_page_without_runs_opens(browser, tmp_path):
-    shutil.copy(ROOT / "results" / "references.yaml", tmp_path)
+    shutil.copy(PROJECT / "results" / "references.yaml", tmp_path)
     assert report.main(["--results", str(tmp_path)]) == 0
     browser.get((tmp_path / report.PAGE).as_uri())
     assert "0 recorded runs" in find(browser, "main").text

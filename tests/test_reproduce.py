@@ -10,9 +10,12 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+from experiments import PROJECT
 from experiments.errors import UserError
-from scripts import ROOT, jobs, plan, reproduce
+from scripts import jobs, plan, reproduce
+from scripts.executors import Local
 from scripts.jobs import COMMENT, Job, Setting, look_up
 from scripts.plan import estimate, missing, named_config, resolve_config, wanted
 from scripts.rendering import Row, Runs, Table, render_ablation
@@ -124,7 +127,7 @@ def folder(tmp_path, monkeypatch) -> Path:
     (tmp_path / "dummy.py").write_text(EXPERIMENT)
     (tmp_path / "driver.py").write_text(DRIVER.format(tests=str(Path(__file__).parent), folder=str(tmp_path)))
     (tmp_path / "results").mkdir()
-    shutil.copy(ROOT / "results" / "references.yaml", tmp_path / "results")
+    shutil.copy(PROJECT / "results" / "references.yaml", tmp_path / "results")
     monkeypatch.setitem(TABLES, "dummy", None)
     monkeypatch.setenv("COMMIT", COMMIT)
     install(str(tmp_path), monkeypatch.setattr)
@@ -388,6 +391,19 @@ def test_a_run_that_dies_is_resumed_but_not_for_ever(folder, capsys, monkeypatch
     (record,) = reproduce.load_records(folder / "results" / "runs")
     assert (record.config_name, record.metrics["first_epoch"]) == ("mortal", 1)
     assert len(list((folder / "runs" / "dummy").glob("[0-9]*"))) == 2 + 3
+
+
+@pytest.mark.parametrize(
+    ("status", "ended"),
+    [(0, (0, "")), (2, (2, "")), (-9, (None, "killed by signal 9")), (143, (None, "killed by signal 15"))],
+)
+def test_a_run_that_was_stopped_from_outside_has_died(status, ended):
+    executor = Local(Setting(Path("runs"), 1, COMMIT), 1, [])
+    job = Job(Runs("dummy", "quick", ((1, 1),), 1), 0)
+    executor.running.append(job)
+    executor.processes[job.key] = (SimpleNamespace(poll=lambda: status), 0, 0.0)
+    (found,) = executor.ended()
+    assert (found.exit_status, found.reason) == ended
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -9,9 +9,9 @@ import sys
 import time
 from pathlib import Path
 
-from experiments import topography
+from experiments import PROJECT, topography
 from experiments.errors import UserError
-from scripts import ROOT, jobs, search
+from scripts import jobs, search
 from scripts.plan import resolve_config
 from scripts.search import Search, nested
 
@@ -20,12 +20,12 @@ import pytest
 import yaml
 from PIL import Image
 
-FAST = ROOT / "configs" / "searches" / "fast.yaml"
+FAST = PROJECT / "configs" / "searches" / "fast.yaml"
 
 
 def start(*arguments: str) -> subprocess.Popen:
     command = [sys.executable, "scripts/search.py", *arguments]
-    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    return subprocess.Popen(command, cwd=PROJECT, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
 def study_of(folder: Path) -> optuna.Study:
@@ -81,7 +81,7 @@ def test_a_killed_search_goes_on_and_exports_its_best_trial(tmp_path, monkeypatc
     best = min(tried, key=lambda trial: trial.value)
     assert f"best: validation/quantization_error {best.value:.4f}" in capsys.readouterr().out
     exported = yaml.safe_load((folder / "best.yaml").read_text())
-    base = yaml.safe_load((ROOT / "configs" / "topography" / "fast.yaml").read_text())
+    base = yaml.safe_load((PROJECT / "configs" / "topography" / "fast.yaml").read_text())
     assert exported == search.merged(base, nested(best.params))
     assert f"{best.value:.4f} with seed 0" in (folder / "best.yaml").read_text()
     pictures = {path.stem for path in (folder / "figures").glob("*.png") if Image.open(path).width > 300}
@@ -98,7 +98,7 @@ def test_the_best_configuration_is_one_of_the_experiments(tmp_path):
     assert resolve_config(topography.ex, "best")["training"]["optimizer"] == "sgd"
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "searches").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((PROJECT / "configs" / "searches").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_search_is_sound(path):
     found = Search.read(path)
     found.check(seed=0)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 
-from scripts import ROOT
+from experiments import PROJECT
 
 import chromium
 import pytest
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.system
 def run_folder(tmp_path_factory):
     runs = tmp_path_factory.mktemp("runs")
     command = [sys.executable, "experiments/dpsom.py", "with", "fast", f"tracking.runs_dir={runs}", "compute.threads=1"]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    subprocess.run(command, cwd=PROJECT, check=True, capture_output=True)
     return next(runs.glob("dpsom/1"))
 
 

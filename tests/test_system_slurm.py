@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from scripts import ROOT
+from experiments import PROJECT
 from scripts.records import load_records
 from scripts.slurm import minutes
 
@@ -56,7 +56,7 @@ class Sweep:
         self.runs, self.results, self.output = folder / "runs", folder / "results", folder / "output"
         self.environment = environment
         self.results.mkdir(parents=True)
-        shutil.copy(ROOT / "results" / "references.yaml", self.results)
+        shutil.copy(PROJECT / "results" / "references.yaml", self.results)
         (folder / "driver.py").write_text(DRIVER)
         self.command = [sys.executable, str(folder / "driver.py"), *options]
         self.command += ["--runs-dir", str(self.runs), "--results", str(self.results)]
@@ -64,7 +64,12 @@ class Sweep:
     def start(self) -> "Sweep":
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
-                self.command, cwd=ROOT, env=self.environment, stdout=output, stderr=output, start_new_session=True
+                self.command,
+                cwd=PROJECT,
+                env=self.environment,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
             )
         return self
 

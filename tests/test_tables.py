@@ -8,8 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from experiments import PROJECT
 from experiments.errors import UserError
-from scripts import ROOT, tables
+from scripts import tables
 from scripts.records import Summary, compare, load_records, record_path, summarise
 from scripts.rendering import Reference, Results
 from scripts.tables import TABLES, render_all, render_table
@@ -64,7 +65,7 @@ def write(results: Path, *records: dict) -> None:
 @pytest.fixture
 def results(tmp_path) -> Path:
     """A results folder without runs."""
-    shutil.copy(ROOT / "results" / "references.yaml", tmp_path)
+    shutil.copy(PROJECT / "results" / "references.yaml", tmp_path)
     return tmp_path
 
 
@@ -167,6 +168,15 @@ def test_only_completed_records_enter(results):
     assert [record.seed for record in load_records(results / "runs")] == [0]
     row = cells(markdown(results, "dpsom_parity"), "MNIST", "dense", "NMI", "validation")
     assert row[7] == ".7000, n = 1"
+
+
+def test_an_undefined_metric_is_as_good_as_absent(results):
+    record = make_record()
+    record["metrics"]["test/topographic_error"] = None
+    write(results, record)
+    (loaded,) = load_records(results / "runs")
+    assert set(record["metrics"]) - set(loaded.metrics) == {"test/topographic_error"}
+    assert "`mnist`" in markdown(results, "dpsom_metrics")
 
 
 @pytest.mark.parametrize(
@@ -477,7 +487,11 @@ def test_an_unknown_table_in_the_readme_is_one_line(results, capsys):
 
 def test_committed_tables_and_readme_are_up_to_date():
     done = subprocess.run(
-        [sys.executable, "scripts/tables.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "scripts/tables.py", "--check"],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
 
@@ -485,17 +499,17 @@ def test_committed_tables_and_readme_are_up_to_date():
 def test_every_config_of_a_table_exists_and_every_ablation_is_in_one():
     asked = {(runs.experiment, runs.config_name) for table in TABLES.values() for runs in table.runs()}
     missing = [
-        f"configs/{e}/{name}.yaml" for e, name in sorted(asked) if not (ROOT / f"configs/{e}/{name}.yaml").exists()
+        f"configs/{e}/{name}.yaml" for e, name in sorted(asked) if not (PROJECT / f"configs/{e}/{name}.yaml").exists()
     ]
     assert not missing
-    ablations = {("dpsom", path.stem) for path in ROOT.glob("configs/dpsom/ablation_*.yaml")}
+    ablations = {("dpsom", path.stem) for path in PROJECT.glob("configs/dpsom/ablation_*.yaml")}
     assert ablations <= asked
 
 
 def test_no_script_hides_a_module_of_the_standard_library():
     """`python scripts/x.py` puts scripts/ first on the path: a statistics.py there would break torch.compile."""
     for folder in ("scripts", "experiments"):
-        assert not {path.stem for path in (ROOT / folder).glob("*.py")} & sys.stdlib_module_names
+        assert not {path.stem for path in (PROJECT / folder).glob("*.py")} & sys.stdlib_module_names
 
 
 # --------------------------------------------------------------------------------------------------------------- stays

@@ -6,9 +6,9 @@ A new source is one function `load_<name>(root) -> Stays` and one line in `COHOR
 from collections.abc import Callable
 from pathlib import Path
 
+from experiments import PROJECT
 from experiments.configuration import at_least, one_of, optional, text
 from experiments.ingredients import lorenz as attractor
-from experiments.ingredients.data import PROJECT_FOLDER
 from experiments.ingredients.lorenz import WINGS, lorenz, lorenz_trajectories
 from experiments.ingredients.physionet2012 import load_physionet2012
 from experiments.ingredients.samples import Samples
@@ -73,7 +73,7 @@ def load_parts(name: str, root: str, limit: int | None) -> dict[str, Stays]:
     Raises:
         UserError: they are missing, damaged or not as published.
     """
-    stays = COHORTS[name](PROJECT_FOLDER / Path(root).expanduser())
+    stays = COHORTS[name](PROJECT / Path(root).expanduser())
     return {part: stays.part(part).first(limit) for part in SPLITS}
 
 

@@ -4,7 +4,8 @@ import ctypes
 import os
 import platform
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -76,6 +77,15 @@ def keep_freed_memory() -> None:
 def autocast(precision: str, device_type: str) -> AbstractContextManager:
     """Context in which matrix products run in bfloat16 when `compute.precision` says so."""
     return torch.autocast(device_type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """The same random numbers every time on a kind of device; outside it goes on as if none had been drawn."""
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        yield
 
 
 @compute.capture

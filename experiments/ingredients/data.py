@@ -16,6 +16,7 @@ from http.client import HTTPException
 from pathlib import Path
 from types import SimpleNamespace
 
+from experiments import PROJECT
 from experiments.configuration import at_least, between, one_of, optional, text
 from experiments.errors import UserError
 from experiments.ingredients.image_folder import read_pictures
@@ -30,7 +31,6 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torch.nn import functional
 
-PROJECT_FOLDER = Path(__file__).resolve().parents[2]
 SPLIT_SEED = 42  # ratschlab/dpsom: train_test_split(..., random_state=42), whatever the seed of the run
 UNUSED_FRACTION, LAST_FRACTION = 1 / 12, 1 / 6  # ratschlab/SOM-VAE: MNIST's first 5,000 images and its last 10,000
 TEST_FRACTION = 0.2  # of sets that come without a test set, such as scikit-learn's digits
@@ -63,6 +63,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def first(self, count: int) -> "Split":
+        """The first `count` samples."""
+        return Split(self.inputs[:count], self.labels[:count])
+
     def to(self, device: torch.device | str) -> "Split":
         """The same split on `device`."""
         return Split(self.inputs.to(device), self.labels.to(device))
@@ -78,6 +82,11 @@ class Dataset:
     test: Split
     classes: tuple[str, ...]
     checksum: str
+
+    @property
+    def held_out(self) -> dict[str, Split]:
+        """The splits that no model is trained on."""
+        return {"validation": self.validation, "test": self.test}
 
     @property
     def samples(self) -> Samples:
@@ -132,7 +141,7 @@ def load_dataset(
     Raises:
         UserError: a split that is too small; files that cannot be read or downloaded, or are not the original ones.
     """
-    raw = READERS[name](PROJECT_FOLDER / Path(root).expanduser())
+    raw = READERS[name](PROJECT / Path(root).expanduser())
     try:
         train, validation = split_indices(len(raw.train_labels), validation_fraction)
     except ValueError as error:

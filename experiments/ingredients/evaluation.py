@@ -1,13 +1,14 @@
 """What every run reports: clustering, topology and reconstruction metrics by split, and the pictures of its map."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 from experiments.configuration import at_least
 from experiments.errors import UserError
 from experiments.ingredients import figures
 from experiments.ingredients.compute import autocast, compute
-from experiments.ingredients.data import Dataset, Split
+from experiments.ingredients.data import Split
 from experiments.ingredients.metrics import clustering_metrics, topology_metrics, winners
 from experiments.ingredients.tracking import Tracker
 from experiments.ingredients.trained_map import write_map
@@ -26,6 +27,7 @@ evaluation.add_config(
 )
 RULES = {"evaluation.every": at_least(1)}
 
+Part = TypeVar("Part")  # the samples of a split: a Split, or Stays
 CHUNK = 3000
 SHOWN_RECONSTRUCTIONS = 20
 PROJECTED_SAMPLES = 2000
@@ -45,33 +47,29 @@ def in_chunks(
 
 
 @evaluation.capture
-def evaluated_part(split: Split, batch_size: int, whole_batches: bool) -> Split:
-    """The split, or its whole batches when the configuration asks for these alone.
+def evaluated_parts(splits: Mapping[str, Part], batch_size: int, whole_batches: bool) -> dict[str, Part]:
+    """The `validation` and `test` splits, or their whole batches when the configuration asks for these alone.
 
     Raises:
         UserError: there are none.
     """
+    parts = {name: splits[name] for name in ("validation", "test")}
     if not whole_batches:
-        return split
-    count = len(split) // batch_size * batch_size
-    if not count:
-        raise UserError(
-            f"evaluation.whole_batches=True leaves nothing of {len(split)} samples: "
-            f"lower training.batch_size={batch_size}"
-        )
-    return Split(split.inputs[:count], split.labels[:count])
-
-
-def evaluated_parts(dataset: Dataset, batch_size: int) -> dict[str, Split]:
-    """The `validation` and `test` splits as far as they are evaluated."""
-    splits = {"validation": dataset.validation, "test": dataset.test}
-    return {name: evaluated_part(split, batch_size) for name, split in splits.items()}
+        return parts
+    for name, part in parts.items():
+        if not (count := len(part) // batch_size * batch_size):
+            raise UserError(
+                f"evaluation.whole_batches=True leaves nothing of {len(part)} {name} samples: "
+                f"lower training.batch_size={batch_size}"
+            )
+        parts[name] = part.first(count)
+    return parts
 
 
 @evaluation.capture
 def evaluated_while_training(
-    epoch: int, epochs: int, parts: dict[str, Split], every: int, test_curve: bool
-) -> dict[str, Split]:
+    epoch: int, epochs: int, parts: dict[str, Part], every: int, test_curve: bool
+) -> dict[str, Part]:
     """Which of the `validation` and `test` splits to evaluate after this epoch of a phase; often none."""
     if epoch % every and epoch != epochs:
         return {}
@@ -89,6 +87,11 @@ def map_metrics(latents: Tensor, labels: Tensor, centroids: Tensor, grid: Grid, 
     points, codebook = latents.cpu().numpy(), centroids.detach().cpu().numpy()
     metrics = clustering_metrics(labels.cpu().numpy(), winners(points, codebook)[0], grid.size)
     return metrics | (topology_metrics(points, codebook, grid) if topology else {})
+
+
+def collapsed(metrics: Mapping[str, float], grid: Grid) -> bool:
+    """Whether one unit of several holds everything in the validation split."""
+    return grid.size > 1 and metrics.get("validation/used_units") == 1
 
 
 def squared_error(inputs: Tensor, reconstructed: Tensor) -> Tensor:

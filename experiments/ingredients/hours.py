@@ -8,12 +8,13 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from experiments.ingredients.metrics import clustering_metrics
+from experiments.ingredients.metrics import clustering_metrics, winners
 from experiments.ingredients.stays import Stays
 from models.grid import Grid
 
 import numpy as np
 from scipy import sparse, stats
+from torch import Tensor
 
 RESAMPLES = 500
 Sums = Callable[[sparse.csr_array], np.ndarray]
@@ -45,6 +46,11 @@ class Hours:
             labels={name: label[mask].cpu().numpy().astype(np.int64) for name, label in stays.labels.items()},
             outcomes={name: outcome.cpu().numpy() for name, outcome in stays.outcomes.items()},
         )
+
+    @classmethod
+    def nearest(cls, stays: Stays, latents: Tensor, centroids: Tensor) -> "Hours":
+        """The hours of `stays` with latents `[n, D]`, won by the nearest of the centroids `[K, D]`."""
+        return cls.of(stays, winners(latents.cpu().numpy(), centroids.detach().cpu().numpy())[0])
 
     @property
     def number_of_stays(self) -> int:

@@ -11,12 +11,11 @@ import re
 import threading
 from pathlib import Path
 
+from experiments import PROJECT
 from experiments.errors import UserError
 
 from sacred.observers import FileStorageObserver
 from sacred.utils import apply_backspaces_and_linefeeds
-
-PROJECT = Path(__file__).resolve().parents[2]
 
 _CREDENTIALS = re.compile(
     r"(?P<mongo>mongodb(?:\+srv)?://)[^\s'\"]*@"  # up to the last @: an unescaped password may hold / and @

@@ -4,17 +4,19 @@ import json
 import math
 import subprocess
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from experiments import PROJECT
 from experiments.ingredients.compute import hardware, versions
-from experiments.ingredients.data import PROJECT_FOLDER
 from experiments.ingredients.observers import for_record, write_atomically
 from experiments.ingredients.samples import Samples
 from experiments.ingredients.tracking import Tracker
 from experiments.ingredients.training import Progress
 
 import torch
+from sacred.run import Run
 
 FILE_NAME = "record.json"
 FORMAT = 1
@@ -36,6 +38,15 @@ class Provenance:
         commit = _git("rev-parse", "HEAD")
         changes = _git("status", "--porcelain", "--", ".", ":!results", ":!README.md")
         return cls(commit, commit is None or bool(changes))
+
+    @classmethod
+    def of(cls, run: Run) -> "Provenance":
+        """That of a run which starts now, kept in its `info`; one that resumes other code's work counts as dirty."""
+        present = cls.now()
+        if (folder := run.info.get("resumed_from")) and _info(folder) != asdict(present):
+            present = replace(present, git_dirty=True)
+        run.info |= asdict(present)
+        return present
 
 
 def finish(
@@ -93,7 +104,16 @@ def _rounded(value: Any) -> Any:
     return float(f"{value:.5g}") if math.isfinite(value) else None
 
 
+def _info(folder: str) -> dict[str, Any]:
+    """The provenance that a run kept in its folder; empty where it kept none."""
+    try:
+        info = json.loads(Path(folder, "info.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return {key: info[key] for key in Provenance.__annotations__ if key in info}
+
+
 def _git(*arguments: str) -> str | None:
     """Output of a git command in the project's folder; None where it is no clone."""
-    done = subprocess.run(["git", *arguments], cwd=PROJECT_FOLDER, capture_output=True, text=True, check=False)
+    done = subprocess.run(["git", *arguments], cwd=PROJECT, capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from experiments.configuration import at_least, one_of
 from experiments.errors import UserError
+from experiments.ingredients.compute import seeded
 from experiments.ingredients.data import Dataset, Split
 
 import torch
@@ -89,8 +90,7 @@ def interpolate(start: Tensor, end: Tensor, length: int) -> Tensor:
 def evaluated_series(dataset: Dataset, length: int, end: str, noise: float) -> dict[str, Series]:
     """Sequences of `train`, `validation` and `test` as training makes them, but always the same ones."""
     splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
+    with seeded(SEED):
         return {
             name: fading_images(split, DRAWS[end](split, len(dataset.classes)), length, noise)
             for name, split in splits.items()

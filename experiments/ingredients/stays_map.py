@@ -4,7 +4,7 @@ import csv
 import io
 
 from experiments.ingredients import figures, figures_stays
-from experiments.ingredients.compute import autocast
+from experiments.ingredients.compute import autocast, seeded
 from experiments.ingredients.evaluation import in_chunks
 from experiments.ingredients.figures_stays import Line
 from experiments.ingredients.forecasting import STEPS
@@ -113,8 +113,7 @@ def clinical_forecasts(tdpsom: TDPSOM, stays: Stays, stay: int, variables: list[
     """Samples `[S, steps, C]` of the last hours of one stay, in clinical units."""
     tdpsom.eval()
     inputs = stays.inputs[stay, : int(stays.lengths[stay]) - STEPS]
-    with torch.random.fork_rng(), autocast(device_type=inputs.device.type):
-        torch.manual_seed(0)
+    with seeded(0), autocast(device_type=inputs.device.type):
         known = tdpsom.mean(inputs).float().expand(FORECASTS, -1, -1)
         coming = tdpsom.forecast(known, STEPS, sampled=True).float()
         values = tdpsom.decode(coming.flatten(0, 1)).sample().float().unflatten(0, coming.shape[:2])

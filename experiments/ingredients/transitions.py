@@ -7,6 +7,7 @@ Markov model, the *counted* one its yardstick: the paper claims that both predic
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from experiments.ingredients.compute import seeded
 from experiments.ingredients.data import Split
 from experiments.ingredients.evaluation import with_prefix
 from experiments.ingredients.figures_series import film_strips, paths_on_map, transition_graph
@@ -95,8 +96,7 @@ def draw_transitions(
     tracker.figure("transition_graph", transition_graph(table.numpy(), hits.numpy(), grid), step)
     tracker.figure("paths_on_map", paths_on_map(paths[:SHOWN_PATHS].numpy(), grid), step)
     if decoded is not None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(SEED)
+        with seeded(SEED):
             drawn = [sampled_path(table, start, SAMPLED_STEPS) for start in paths[:SHOWN_PATHS, 0].tolist()]
         note = f"each line: decoded units that follow one another as the {kind} table draws them"
         pictures = decoded.cpu()[torch.tensor(drawn)].numpy()
