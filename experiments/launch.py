@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from experiments.configuration import closest
 from experiments.errors import UserError
-from experiments.ingredients.observers import check_observers, redact
+from experiments.ingredients.observers import check_observers, redact, shown
 
 from docopt import DocoptExit, docopt
 from sacred import Experiment
@@ -139,7 +139,7 @@ def _run(experiment: Experiment, options: dict[str, Any]) -> None:
     if (folder := updates.get("resume")) is not None:
         if named_configs:
             raise UserError(f"resume takes the whole configuration from the run's folder: leave out {named_configs[0]}")
-        folder = _relative(str(folder))
+        folder = shown(str(folder))
         updates = resumed_config(experiment.path, folder, updates)
         info = {"resumed_from": folder}
     # The strict check of the configuration replaces Sacred's warnings about added and changed entries.
@@ -184,7 +184,7 @@ def _how_to_resume(experiment: Experiment, program: str) -> str:
     folders.append(run.config.get("resume") if run else None)
     for folder in filter(None, folders):
         if Path(folder, CHECKPOINT).is_file():
-            return f"resume with: python {program} with {shlex.quote(f'resume={_relative(folder)}')}"
+            return f"resume with: python {program} with {shlex.quote(f'resume={shown(folder)}')}"
     return "there is no checkpoint yet: start again with the same command"
 
 
@@ -208,12 +208,6 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def _relative(folder: str) -> str:
-    """`folder` as seen from the working directory where it lies below, so that stored paths are portable."""
-    path = Path(os.path.abspath(os.path.expanduser(folder)))
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _print_line(message: str) -> None:

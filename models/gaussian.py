@@ -52,10 +52,6 @@ class PosteriorDiagonal:
         kl = 0.5 * (scale.square() + mean.square() - 1).sum(1) - scale.log().sum(1)
         return mean + scale * noise, kl
 
-    def sample(self, parameters: Tensor, noise: Tensor) -> Tensor:
-        """The sample [B, L] of `sample_and_kl` alone."""
-        return self.sample_and_kl(parameters, noise)[0]
-
 
 class PosteriorFull:
     """N(mean, S Sᵀ) with a lower-triangular S of diagonal softplus(raw) + 1e-5; P = L + L (L + 1) / 2."""
@@ -76,10 +72,6 @@ class PosteriorFull:
     def sample_and_kl(self, parameters: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Sample mean + S · noise [B, L] from standard normal `noise` [B, L]; KL to N(0, I) in nats [B]."""
         return _PackedCholesky.apply(parameters, noise)
-
-    def sample(self, parameters: Tensor, noise: Tensor) -> Tensor:
-        """The sample [B, L] of `sample_and_kl` alone."""
-        return self.sample_and_kl(parameters, noise)[0]
 
     def scale_tril(self, parameters: Tensor) -> Tensor:
         """S as a dense [B, L, L] tensor: for inspection, not for training."""

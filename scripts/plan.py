@@ -4,9 +4,7 @@ import functools
 import importlib
 import json
 import os
-import subprocess
 
-from experiments import PROJECT
 from experiments.errors import UserError
 from scripts.jobs import Job, relative
 from scripts.records import Record
@@ -87,11 +85,6 @@ def estimate(job: Job, records: list[Record], on_gpu: bool) -> float:
 
 
 # ---------------------------------------------------------------------------------------------------------- the machine
-
-
-def git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=PROJECT, capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def gpus() -> list[str]:

@@ -264,7 +264,7 @@ class MarkdownTable(str):
         return table
 
 
-DAGGER = "† run with uncommitted changes to the code."
+DAGGER = "† run with uncommitted changes to the code, or resumed from one of other code."
 
 
 class Footnotes:

@@ -33,6 +33,7 @@ from pathlib import Path
 from experiments import PROJECT
 from experiments.errors import UserError
 from experiments.ingredients.compute import NO_BF16, processor_has_bf16
+from experiments.ingredients.record import Provenance
 from experiments.ingredients.trained_map import ARRAYS
 from experiments.ingredients.trajectories import TRAJECTORIES
 from scripts import jobs as run_folders
@@ -44,7 +45,6 @@ from scripts.plan import (
     default_jobs,
     duration,
     estimate,
-    git,
     gpus,
     load_experiment,
     missing,
@@ -276,14 +276,15 @@ def reproduce(options: argparse.Namespace) -> int:
     if not plan:
         print("nothing is missing")
         return 0
-    executor, setting, at_a_time = make_executor(options, len(plan), git("rev-parse", "HEAD"))
+    code = Provenance.now()
+    executor, setting, at_a_time = make_executor(options, len(plan), code.git_commit or "")
     on_gpu = options.gpus > 0 if options.executor == "slurm" else bool(gpus())
     for job in plan:
         job.config = named_config(job.runs.experiment, job.runs.config_name)
         job.estimate = estimate(job, records, on_gpu)
         look_up(job, setting)
     show_plan(plan, at_a_time, setting.threads)
-    if git("status", "--porcelain", "--", ".", ":!results"):
+    if code.git_dirty:
         print("note: the code has uncommitted changes; the tables will mark these runs")
     in_bf16 = sum(job.config["compute"]["precision"] == "bf16" for job in plan)
     if in_bf16 and not on_gpu and options.executor == "local" and not processor_has_bf16():

@@ -28,8 +28,9 @@ from typing import Any
 from experiments import PROJECT
 from experiments.errors import UserError
 from experiments.ingredients.observers import redact
+from experiments.ingredients.record import Provenance
 from scripts.jobs import Job, Setting, died, last_line, log_of, relative, settle, train
-from scripts.plan import cores, git, load_experiment, resolve_config
+from scripts.plan import cores, load_experiment, resolve_config
 from scripts.records import read_json, write_result
 from scripts.rendering import Runs
 
@@ -135,7 +136,7 @@ class Study:
 
     def __init__(self, search: Search, folder: Path, storage: str | None, seed: int, threads: int):
         self.search, self.folder, self.seed = search, folder, seed
-        self.threads, self.commit = threads, git("rev-parse", "HEAD")
+        self.threads, self.commit = threads, Provenance.now().git_commit or ""
         folder.mkdir(parents=True, exist_ok=True)
         self.retry = optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=MOST_RETRIES)
         url = storage or f"sqlite:///{folder / 'study.db'}"

@@ -48,15 +48,15 @@ def dpsom(config_name: str, stages: tuple[tuple[int, int], ...], minutes: float)
 
 CORRECTED, FAITHFUL, CONV, CONV_FAITHFUL = ((5, 1),), ((3, 2), (5, 9)), ((1, 3), (5, 9)), ((5, 9),)
 DPSOM = {
-    "mnist": dpsom("mnist", CORRECTED, 22),
-    "fmnist": dpsom("fmnist", CORRECTED, 22),
-    "mnist_faithful": dpsom("mnist_faithful", FAITHFUL, 45),
-    "mnist_faithful_104": dpsom("mnist_faithful_104", FAITHFUL, 16),
-    "fmnist_faithful": dpsom("fmnist_faithful", FAITHFUL, 45),
-    "mnist_conv": dpsom("mnist_conv", CONV, 160),
-    "fmnist_conv": dpsom("fmnist_conv", CONV, 160),
-    "mnist_conv_faithful": dpsom("mnist_conv_faithful", CONV_FAITHFUL, 400),
-    "fmnist_conv_faithful": dpsom("fmnist_conv_faithful", CONV_FAITHFUL, 400),
+    "mnist": dpsom("mnist", CORRECTED, 55),
+    "fmnist": dpsom("fmnist", CORRECTED, 55),
+    "mnist_faithful": dpsom("mnist_faithful", FAITHFUL, 160),
+    "mnist_faithful_104": dpsom("mnist_faithful_104", FAITHFUL, 60),
+    "fmnist_faithful": dpsom("fmnist_faithful", FAITHFUL, 160),
+    "mnist_conv": dpsom("mnist_conv", CONV, 450),
+    "fmnist_conv": dpsom("fmnist_conv", CONV, 450),
+    "mnist_conv_faithful": dpsom("mnist_conv_faithful", CONV_FAITHFUL, 1000),
+    "fmnist_conv_faithful": dpsom("fmnist_conv_faithful", CONV_FAITHFUL, 1000),
 }
 ABLATIONS = (
     "prior", "posterior", "normalization", "dropout", "logits", "assignment", "order", "scaling", "shared_adam",
@@ -89,19 +89,19 @@ TABLE_1 = {  # row of SOM-VAE's table 1: label, experiment, ending of the config
     "kmeans": ("k-means", "baselines", "_kmeans", CHEAP, 1),
     "minisom": ("MiniSom", "baselines", "_minisom", CHEAP, 1),
     "gbsom": ("GB-SOM", "somvae", "_gbsom", CHEAP, 2),
-    "vqvae": ("VQ-VAE", "somvae", "_vqvae", HEAVY, 30),
-    "no_grads": ("no_grads", "somvae", "_no_grads", HEAVY, 30),
-    "gradcopy": ("gradcopy", "somvae", "_gradcopy", HEAVY, 30),
-    "somvae": ("SOM-VAE", "somvae", "", HEAVY, 45),
+    "vqvae": ("VQ-VAE", "somvae", "_vqvae", HEAVY, 170),
+    "no_grads": ("no_grads", "somvae", "_no_grads", HEAVY, 95),
+    "gradcopy": ("gradcopy", "somvae", "_gradcopy", HEAVY, 170),
+    "somvae": ("SOM-VAE", "somvae", "", HEAVY, 190),
 }
 CLUSTERS_64 = {  # as above, for K = 64; what this repository lacks has no experiment
-    "kmeans": ("k-means", "baselines", "_kmeans_k64", CHEAP, 2),
-    "minisom": ("MiniSom", "baselines", "_minisom_k64", ((1, 6), (5, 9)), 6),
+    "kmeans": ("k-means", "baselines", "_kmeans_k64", CHEAP, 15),
+    "minisom": ("MiniSom", "baselines", "_minisom_k64", ((1, 6), (5, 9)), 19),
     "desom": ("DESOM", None, "", (), 0),
     "idec": ("IDEC", None, "", (), 0),
-    "somvae": ("SOM-VAE", "somvae", "_k64", ((1, 7), (5, 9)), 55),
-    "dpsom": ("DPSOM, dense", "dpsom", "", CORRECTED, 22),
-    "dpsom_conv": ("DPSOM, conv", "dpsom", "_conv", CONV, 160),
+    "somvae": ("SOM-VAE", "somvae", "_k64", ((1, 7), (5, 9)), 220),
+    "dpsom": ("DPSOM, dense", "dpsom", "", CORRECTED, 55),
+    "dpsom_conv": ("DPSOM, conv", "dpsom", "_conv", CONV, 450),
 }
 
 STAYS = {
@@ -125,9 +125,9 @@ TPAE = {
     "no_diversity": ("downsampled, without the diversity loss", 7),
     "one_block": ("downsampled, one block", 3),
     "five_blocks": ("downsampled, five blocks", 11),
-    "plain_cnn": ("a plain CNN of the size of three blocks", 15),
+    "plain_cnn": ("a residual CNN of the size of three blocks, no maps", 15),
     "best_cpu": ("downsampled, one block, residual encoder, 45,000 pictures, 30 joint epochs", 90),
-    "best_cpu_no_topology": ("the same, without the topology loss", 85),
+    "best_cpu_no_topology": ("the same, without the topology loss, in fp32", 165),
 }
 
 TABLES: dict[str, Table] = {
@@ -174,8 +174,8 @@ TABLES: dict[str, Table] = {
         ),
         render=render_ablation,
         metrics=VALIDATION,
-        base=dpsom("short", ((3, 6),), 5),
-        rows=tuple(Row((), dpsom(f"ablation_{name}", ((3, 6),), 5)) for name in ABLATIONS),
+        base=dpsom("short", ((3, 6),), 9),
+        rows=tuple(Row((), dpsom(f"ablation_{name}", ((3, 6),), 9)) for name in ABLATIONS),
     ),
     "dpsom_precision": Table(
         title="DPSOM: bf16 against fp32",
@@ -183,7 +183,7 @@ TABLES: dict[str, Table] = {
         render=render_ablation,
         metrics=VALIDATION | {"test/nmi_geometric": "NMI (geometric), test", "test/purity": "purity, test"},
         base=DPSOM["mnist"],
-        rows=(Row((), dpsom("mnist_fp32", ((3, 4),), 45)),),
+        rows=(Row((), dpsom("mnist_fp32", ((3, 4),), 160)),),
     ),
     "somvae_table1": Table(
         title="SOM-VAE: table 1, static images, K = 16",
@@ -233,8 +233,8 @@ TABLES: dict[str, Table] = {
             for data, title in IMAGES.items()
             for label, experiment, ending, stages, minutes in (
                 ("k-means", "baselines", "_kmeans", CHEAP, 1),
-                ("SOM-VAE", "somvae", "_no_transitions", ((1, 7), (5, 9)), 45),
-                ("SOM-VAE-prob", "somvae", "", ((1, 7), (5, 9)), 60),
+                ("SOM-VAE", "somvae", "_no_transitions", ((1, 7), (5, 9)), 220),
+                ("SOM-VAE-prob", "somvae", "", ((1, 7), (5, 9)), 260),
             )
         ),
     ),

@@ -271,25 +271,6 @@ def lines(axes):
     return {label: (list(map(int, x)), list(map(float, y))) for label, (x, y) in drawn.items()}
 
 
-def test_learning_curves_count_epochs_through_the_phases():
-    figure = figures.learning_curves(curve(), ["loss", "purity", "ami", "loss"])
-    render(figure)
-    loss, purity, missing, _ = figure.axes
-    assert lines(loss) == {"training": ([1, 2, 3], [9, 8, 7])}
-    assert lines(purity) == {
-        "validation": ([4, 5, 6, 7], pytest.approx([0.1, 0.2, 0.3, 0.4])),
-        "test": ([4, 5, 6, 7], pytest.approx([0.05, 0.1, 0.15, 0.2])),
-    }
-    assert lines(missing) == {}
-    assert [axes.get_title(loc="left") for axes in figure.axes] == ["loss", "purity", "ami", "loss"]
-    assert "pretrain 1–3, joint 4–7" in figure.texts[1].get_text()
-
-
-def test_learning_curves_leave_out_what_is_not_finite():
-    rows = [{"phase": "joint", "epoch": e, "loss": v} for e, v in [(1, 2.0), (2, float("nan")), (4, 1.0)]]
-    assert lines(figures.learning_curves(rows, ["loss"]).axes[0]) == {"training": ([1, 4], [2, 1])}
-
-
 def test_comparison_draws_mean_range_and_difference():
     ours = [curve(0.02), curve(0.04, joint_epochs=6), curve(0.0)]
     figure = figures.curve_comparison(ours, curve(0.01, joint_epochs=3), ("ours", "original"), ["test/purity"])

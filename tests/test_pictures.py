@@ -6,12 +6,23 @@ from pathlib import Path
 from experiments import PROJECT
 from experiments.ingredients.trained_map import ARRAYS
 from scripts import pictures
+from scripts.curves import ORIGINAL, original_curve
 
 import numpy as np
 import pytest
 from PIL import Image
+from test_tables import make_record, write
 
 RESULTS = PROJECT / "results"
+SAME = 1e-3  # share of pixels that may look different: processors round differently
+
+
+def differing(one: Image.Image, other: Image.Image) -> float:
+    """The share of pixels that a person could tell apart; all of them, if the sizes differ."""
+    if one.size != other.size:
+        return 1.0
+    difference = np.subtract(one.convert("RGB"), other.convert("RGB"), dtype=float)
+    return (np.abs(difference).max(axis=2) > 32).mean()
 
 
 @pytest.fixture(scope="module")
@@ -25,10 +36,20 @@ def results(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("name", pictures.PICTURES)
 def test_committed_pictures_are_up_to_date(results, name):
-    drawn, committed = (Image.open(folder / "figures" / name).convert("RGB") for folder in (results, RESULTS))
-    assert drawn.size == committed.size
-    difference = np.abs(np.subtract(drawn, committed, dtype=float)).mean()
-    assert difference < 1, "run `make report` and commit what it writes"
+    committed = Image.open(RESULTS / "figures" / name)
+    difference = differing(Image.open(results / "figures" / name), committed)
+    assert difference < SAME, "run `make report` and commit what it writes"
+
+
+def test_another_curve_is_another_picture(tmp_path):
+    rows = original_curve(RESULTS / ORIGINAL)
+    for purity, folder in ((0.0, tmp_path / "one"), (0.002, tmp_path / "two")):
+        shutil.copytree(RESULTS / "curves", folder / "curves")
+        curve = [row | {"test/purity": row["test/purity"] + purity} for row in rows]
+        write(folder, make_record("mnist_faithful", curve=curve))
+        assert pictures.main(["--results", str(folder)]) == 0
+    one, two = (Image.open(tmp_path / name / "figures" / "dpsom_learning_curve.png") for name in ("one", "two"))
+    assert differing(one, two) > SAME
 
 
 def test_without_records_and_maps_nothing_is_drawn(tmp_path):

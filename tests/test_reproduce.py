@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 from experiments import PROJECT
 from experiments.errors import UserError
+from experiments.ingredients.record import Provenance
 from scripts import jobs, plan, reproduce
 from scripts.executors import Local
 from scripts.jobs import COMMENT, Job, Setting, look_up
@@ -116,7 +117,7 @@ def install(folder: str, patch=setattr) -> None:
     for user in (plan, reproduce):
         patch(user, "load_experiment", lambda name: module.ex)
     patch(jobs, "program", lambda name: folder / "dummy.py")
-    patch(reproduce, "git", lambda *arguments: COMMIT if arguments[0] == "rev-parse" else "")
+    patch(Provenance, "now", lambda: Provenance(COMMIT, False))
     patch(jobs, "HEARTBEAT_SECONDS", 1)
     patch(reproduce, "gpus", list)
     TABLES["dummy"] = table

@@ -47,7 +47,6 @@ STYLE = {
 COLOUR_MAP = "cividis"  # even in lightness, and alike to all kinds of colour vision
 COLOURS = matplotlib.color_sequences["petroff10"]  # ten colours that colour-blind readers can tell apart
 MANY_COLOURS = "viridis"  # for more classes than that
-SPLIT_COLOURS = {"training": "#555555", "validation": COLOURS[0], "test": COLOURS[6]}
 
 LEFT, RIGHT, BOTTOM, SIDE = 0.6, 0.25, 0.5, 1.5  # inches around the drawing; SIDE is the room for a key at its right
 
@@ -250,26 +249,6 @@ def activation_maps(inputs: np.ndarray, weights: np.ndarray, grid: Grid) -> Figu
             axes.spines[:].set_visible(False)
             if column == 0:
                 axes.set_ylabel(f"block {row + 1}", rotation=0, ha="right", va="center")
-    return figure
-
-
-@matplotlib.rc_context(STYLE)
-def learning_curves(curve: Curve, metrics: Sequence[str]) -> Figure:
-    """One panel per metric over the epochs of all phases.
-
-    The panel of `purity` shows the columns `purity` (taken while training), `validation/purity` and `test/purity`, as
-    far as the curve has them.
-    """
-    starts, note = phase_starts([curve])
-    figure, panels = _panels(len(metrics), "Learning curves", note)
-    for axes, metric in zip(panels, metrics, strict=True):
-        for split, colour in SPLIT_COLOURS.items():
-            epochs, values = curve_points(curve, metric if split == "training" else f"{split}/{metric}", starts)
-            if len(epochs):
-                axes.plot(epochs, values, color=colour, label=split, **_markers(epochs))
-        _finish_panel(axes, metric, starts)
-        if axes.get_legend_handles_labels()[1]:
-            axes.legend()
     return figure
 
 

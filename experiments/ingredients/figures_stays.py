@@ -29,7 +29,6 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-CELL = 3.0  # inches: a panel of several
 MOST_PLANES = 40
 MOST_ROWS = 12  # units in the picture of a soft assignment
 TIME_COLOURS = "plasma"

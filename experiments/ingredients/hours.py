@@ -1,7 +1,8 @@
 """How well clusters of hours tell what becomes of the patients, and how they follow one another.
 
 NumPy arrays in, floats out. Stays, not hours, are drawn anew for the intervals: the hours of one patient resemble one
-another. All intervals are 95 % percentile intervals of `scipy.stats.bootstrap`.
+another. Intervals are at 95 % and from `scipy.stats.bootstrap`: of a number 1.96 standard errors either way, in the
+table of units its percentiles.
 """
 
 import warnings

@@ -63,8 +63,8 @@ def relative(path: str | Path) -> str:
 
 
 def shown(path: str | Path) -> str:
-    """`path` as a message states it: relative to the working directory if inside it."""
-    path = Path(path).absolute()
+    """`path` as a message or a command states it: relative to the working directory if inside it."""
+    path = Path(os.path.abspath(os.path.expanduser(path)))
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 

@@ -5,7 +5,6 @@ with one optimiser, one progress bar, checkpoints, and a resume that ends with t
 """
 
 import math
-import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +17,7 @@ from experiments.configuration import at_least, between, positive
 from experiments.errors import UserError
 from experiments.ingredients import checkpoint
 from experiments.ingredients.compute import autocast, compiled, compute
+from experiments.ingredients.observers import shown
 from experiments.ingredients.optimization import MomentumSGD, PhasedAdam, staircase_decay
 from experiments.ingredients.processes import NUMBER, Parallel
 from experiments.ingredients.tracking import Tracker
@@ -251,18 +251,16 @@ class Trainer:
         if not all(value.isfinite().all() for value in self.model.state_dict().values()):
             broken.append("the state of the model")
         if broken:
-            self.save(FAILED_FILE_NAME)
-            raise UserError(
+            raise self._failed(
                 f"{', '.join(broken)} is not finite in {phase.name} epoch {row['epoch']}: lower "
-                f"training.learning_rate or the loss weights (state kept in {self._relative(FAILED_FILE_NAME)})"
+                "training.learning_rate or the loss weights"
             )
         progress.epoch += 1
         start = time.perf_counter()
         try:
             row |= self.evaluate(phase, progress.epoch)
         except UserError as error:
-            self.save(FAILED_FILE_NAME)
-            raise UserError(f"{error} (state kept in {self._relative(FAILED_FILE_NAME)})") from error
+            raise self._failed(str(error)) from error
         self._add_seconds("evaluation", time.perf_counter() - start)
         progress.history.append(row)
         self._log(row, self._epochs_done())
@@ -270,6 +268,11 @@ class Trainer:
         rate = self.steps_per_epoch * self.batch_size / seconds
         postfix = {name.removeprefix("validation/"): f"{value:.4g}" for name, value in shown.items()}
         self.bar.set_postfix(postfix, speed=f"{rate:.0f} samples/s")
+
+    def _failed(self, reason: str) -> UserError:
+        """The error that ends the run; its state is kept for whoever looks for the cause."""
+        self.save(FAILED_FILE_NAME)
+        return UserError(f"{reason} (state kept in {shown(self.tracker.folder / FAILED_FILE_NAME)})")
 
     def _log(self, row: dict[str, Any], step: int) -> None:
         scalars = {key: value for key, value in row.items() if key not in ("phase", "epoch")}
@@ -297,9 +300,6 @@ class Trainer:
 
     def _add_seconds(self, name: str, seconds: float) -> None:
         self.progress.seconds[name] = self.progress.seconds.get(name, 0.0) + seconds
-
-    def _relative(self, name: str) -> str:
-        return os.path.relpath(self.tracker.folder / name)
 
     def save(self, name: str = checkpoint.FILE_NAME) -> None:
         """Write a checkpoint into the run folder."""
