@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from models import assignment, networks
 from models.gaussian import PosteriorDiagonal, PosteriorFull
 from models.grid import Grid
+from models.probabilistic_som import ProbabilisticSOM
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 POSTERIORS = {"full": PosteriorFull, "diagonal": PosteriorDiagonal}
 
@@ -31,7 +32,7 @@ class LossWeights:
     """KL between posterior and prior, inside the ELBO"""
 
 
-class DPSOM(nn.Module):
+class DPSOM(ProbabilisticSOM):
     """Encoder, decoder and `K = height * width` centroids in the latent space.
 
     Args:
@@ -65,47 +66,20 @@ class DPSOM(nn.Module):
         alpha: float,
         weights: LossWeights,
     ) -> None:
-        super().__init__()
-        self.grid = grid
-        self.latent_dim = latent_dim
-        self.alpha = alpha
-        self.weights = weights
-        self.posterior = POSTERIORS[posterior](latent_dim)
-        outputs = self.posterior.number_of_parameters
+        posterior = POSTERIORS[posterior](latent_dim)
+        outputs = posterior.number_of_parameters
         if network == "dense":
-            self.encoder = networks.dense_encoder(input_shape, outputs, normalization, dropout, normalize_before)
-            self.decoder = networks.dense_decoder(
-                latent_dim, input_shape, normalization, normalize_before, leaky_logits
-            )
+            encoder = networks.dense_encoder(input_shape, outputs, normalization, dropout, normalize_before)
+            decoder = networks.dense_decoder(latent_dim, input_shape, normalization, normalize_before, leaky_logits)
         else:
-            self.encoder = networks.conv_encoder(input_shape, outputs, normalization, dropout, normalize_before)
-            self.decoder = networks.conv_decoder(latent_dim, input_shape, normalization, normalize_before)
-        centroids = torch.empty(grid.size, latent_dim)
-        self.centroids = nn.Parameter(nn.init.trunc_normal_(centroids, std=0.05, a=-0.1, b=0.1))
-        self.register_buffer("adjacency", assignment.adjacency_matrix(grid), persistent=False)
-        self.register_buffer("neighbours", grid.neighbours, persistent=False)
-
-    def encode(self, inputs: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """One reparameterised sample of q(z|x), `[B, D]`, and the KL divergence to the prior N(0, I), `[B]`.
-
-        `noise` `[B, D]` replaces the standard-normal draw.
-        """
-        parameters = self.encoder(inputs)
-        if noise is None:
-            noise = torch.randn(len(inputs), self.latent_dim, device=inputs.device)
-        return self.posterior.sample_and_kl(parameters, noise)
-
-    def mean(self, inputs: Tensor) -> Tensor:
-        """Mean of q(z|x), `[B, D]`."""
-        return self.posterior.mean(self.encoder(inputs))
-
-    def assign(self, latents: Tensor) -> Tensor:
-        """Soft assignment q, `[B, K]`, of latents `[B, D]`."""
-        return assignment.student_t_assignment(assignment.squared_distances(latents, self.centroids), self.alpha)
+            encoder = networks.conv_encoder(input_shape, outputs, normalization, dropout, normalize_before)
+            decoder = networks.conv_decoder(latent_dim, input_shape, normalization, normalize_before)
+        super().__init__(grid, posterior, encoder, decoder, alpha)
+        self.weights = weights
 
     def winners(self, inputs: Tensor) -> Tensor:
         """Index `[B]` of the unit nearest to the posterior mean of each of the inputs `[B, C, H, W]`."""
-        return assignment.squared_distances(self.mean(inputs).float(), self.centroids).argmin(dim=1)
+        return self.distances(self.mean(inputs).float()).argmin(dim=1)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Pictures `[B, C, H, W]` in [0, 1] of latents `[B, D]`."""
@@ -131,10 +105,7 @@ class DPSOM(nn.Module):
         """Phase 2: centroids move towards the latents, the networks stay."""
         with torch.no_grad():
             latents, _ = self.encode(inputs, noise)
-            winners = assignment.squared_distances(latents, self.centroids).argmin(dim=1)
-        to_winner = F.mse_loss(self.centroids[winners], latents)
-        neighbourhood = assignment.neighbourhood_loss(latents, self.centroids, winners, self.neighbours)
-        return {"loss": to_winner + neighbourhood, "to_winner": to_winner, "neighbourhood": neighbourhood}
+        return self.initialization_terms(latents)
 
     def joint_loss(self, inputs: Tensor, target: Tensor, noise: Tensor | None = None) -> dict[str, Tensor]:
         """Phase 3: ELBO, commitment to the target distribution `[B, K]`, and the map's neighbourhood."""

@@ -20,9 +20,9 @@ from models import assignment, networks
 from models.gaussian import PosteriorDiagonal, diagonal_gaussian
 from models.grid import Grid
 from models.lstm import LSTM
+from models.probabilistic_som import ProbabilisticSOM
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Independent
 
@@ -65,7 +65,7 @@ class Hours:
         return rows.unflatten(0, self.shape)
 
 
-class TDPSOM(nn.Module):
+class TDPSOM(ProbabilisticSOM):
     """Encoder, decoder, `K = height * width` centroids in the latent space, and a forecaster of the latents.
 
     Series are `[B, T, C]`, optionally with a mask `[B, T]` as `Hours` describes; what belongs to them, the target
@@ -99,53 +99,24 @@ class TDPSOM(nn.Module):
         alpha: float,
         weights: LossWeights,
     ) -> None:
-        super().__init__()
-        self.grid = grid
-        self.latent_dim = latent_dim
-        self.scale_minimum = scale_minimum
-        self.alpha = alpha
-        self.weights = weights
-        self.posterior = PosteriorDiagonal(latent_dim, scale_minimum)
-        outputs = self.posterior.number_of_parameters
-        self.encoder = networks.dense_encoder((channels,), outputs, normalization, dropout, normalize_before)
-        self.decoder = networks.dense_decoder(
+        posterior = PosteriorDiagonal(latent_dim, scale_minimum)
+        outputs = posterior.number_of_parameters
+        encoder = networks.dense_encoder((channels,), outputs, normalization, dropout, normalize_before)
+        decoder = networks.dense_decoder(
             latent_dim, (2 * channels,), normalization, normalize_before, leaky_logits=False
         )
-        self.lstm = LSTM(latent_dim, lstm_units, recurrent_activation)
-        self.forecast_head = networks.initialize(
+        lstm = LSTM(latent_dim, lstm_units, recurrent_activation)
+        forecast_head = networks.initialize(
             nn.Sequential(
                 nn.Linear(lstm_units, lstm_units),
                 nn.LeakyReLU(networks.LEAK),
                 nn.Linear(lstm_units, 2 * latent_dim),
             )
         )
-        centroids = torch.empty(grid.size, latent_dim)
-        self.centroids = nn.Parameter(nn.init.trunc_normal_(centroids, std=0.05, a=-0.1, b=0.1))
-        self.register_buffer("adjacency", assignment.adjacency_matrix(grid), persistent=False)
-        self.register_buffer("neighbours", grid.neighbours, persistent=False)
-
-    # Rows
-
-    def encode(self, inputs: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """One reparameterised sample of q(z|x), `[N, L]`, and the KL divergence to the prior N(0, I), `[N]`.
-
-        `noise` `[N, L]` replaces the standard-normal draw.
-        """
-        if noise is None:
-            noise = torch.randn(len(inputs), self.latent_dim, device=inputs.device)
-        return self.posterior.sample_and_kl(self.encoder(inputs), noise)
-
-    def mean(self, inputs: Tensor) -> Tensor:
-        """Mean of q(z|x), `[N, L]`, of hours `[N, C]`."""
-        return self.posterior.mean(self.encoder(inputs))
-
-    def distances(self, latents: Tensor) -> Tensor:
-        """Squared distances `[N, K]` of latents `[N, L]` to the centroids."""
-        return assignment.squared_distances(latents, self.centroids)
-
-    def assign(self, latents: Tensor) -> Tensor:
-        """Soft assignment q, `[N, K]`, of latents `[N, L]`."""
-        return assignment.student_t_assignment(self.distances(latents), self.alpha)
+        super().__init__(grid, posterior, encoder, decoder, alpha)
+        self.lstm, self.forecast_head = lstm, forecast_head
+        self.scale_minimum = scale_minimum
+        self.weights = weights
 
     def decode(self, latents: Tensor) -> Independent:
         """p(x|z) of latents `[N, L]`: Gaussians over `[N, C]`."""
@@ -233,10 +204,7 @@ class TDPSOM(nn.Module):
         """Phase 2: centroids move towards the latents, the networks stay."""
         with torch.no_grad():
             _, latents, _ = self._encode_series(inputs, Hours(inputs, mask), noise)
-            winners = self.distances(latents).argmin(dim=1)
-        to_winner = F.mse_loss(self.centroids[winners], latents)
-        neighbourhood = assignment.neighbourhood_loss(latents, self.centroids, winners, self.neighbours)
-        return {"loss": to_winner + neighbourhood, "to_winner": to_winner, "neighbourhood": neighbourhood}
+        return self.initialization_terms(latents)
 
     def joint_loss(
         self,
