@@ -46,7 +46,7 @@ def reconstructed(folder: Path, config: dict) -> tuple[np.ndarray, dict[str, np.
     state = checkpoint.load(folder / checkpoint.FILE_NAME, checkpoint.fingerprint(config))
     net.load_state_dict(state["model"])
     seen = net(inputs)
-    name = f"{folder.name}, {config['model']['sampling']}, {config['model']['blocks']} blocks"
+    name = f"{folder}, {config['model']['sampling']}, {config['model']['blocks']} blocks"
     rows = {f"{name}: fusion": seen[-1].reconstruction, f"{name}: map alone": net.pictures(seen)[-1]}
     return inputs.numpy(), {row: pictures.numpy() for row, pictures in rows.items()}
 

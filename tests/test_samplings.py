@@ -1,0 +1,62 @@
+"""Reconstructions of several runs in one picture."""
+
+import json
+from functools import partial
+
+from experiments import tpae
+from scripts import samplings
+
+import pytest
+from command_line import run as run_experiment
+from PIL import Image
+
+pytestmark = pytest.mark.usefixtures("in_process")
+run = partial(run_experiment, tpae.ex)
+SHORT = "fast training.joint_epochs=1 tracking.figures=False"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Folders of a native and a downsampled run, and of a plain CNN."""
+    cnn = "model.network=cnn training.reconstruct_epochs=0 training.organise_epochs=0"
+    found = [
+        run(tmp_path_factory.mktemp("runs"), f"{SHORT} {settings}")
+        for settings in ("", "model.sampling=downsampled", cnn)
+    ]
+    assert [one.status for one in found] == [0, 0, 0]
+    return [one.folder for one in found]
+
+
+def test_each_run_has_two_rows_below_the_pictures(runs, tmp_path, monkeypatch):
+    drawn, draw = {}, samplings.figures.picture_rows
+
+    def noting(title, note, rows):
+        drawn.update(rows)
+        return draw(title, note, rows)
+
+    monkeypatch.setattr(samplings.figures, "picture_rows", noting)
+    native, downsampled, _ = map(str, runs)
+    assert samplings.main([native, downsampled, "--output", str(tmp_path / "both.png")]) == 0
+    names = (f"{native}, native, 2 blocks", f"{downsampled}, downsampled, 2 blocks")
+    assert list(drawn) == ["input", *(f"{name}: {decoder}" for name in names for decoder in ("fusion", "map alone"))]
+    assert {pictures.shape for pictures in drawn.values()} == {drawn["input"].shape}
+    assert min(Image.open(tmp_path / "both.png").size) > 300
+
+
+def test_mistakes_are_one_line(runs, tmp_path, capsys):
+    other = tmp_path / "other" / "1"
+    other.mkdir(parents=True)
+    record = json.loads((runs[0] / "record.json").read_text()) | {"data_checksum": "another"}
+    (other / "record.json").write_text(json.dumps(record))
+    missing = tmp_path / "missing" / "x.png"
+    for arguments, message in (
+        ([tmp_path], "is no finished run of TPAE"),
+        ([runs[2]], "is a run of the plain CNN, which reconstructs nothing"),
+        ([runs[0], other], "these runs have different data"),
+        ([runs[0], "--output", missing], f"cannot write {missing}: No such file or directory"),
+    ):
+        assert samplings.main(list(map(str, arguments))) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert message in error
+        assert error.count("\n") == 1
