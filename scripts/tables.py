@@ -127,7 +127,7 @@ TPAE = {
     "five_blocks": ("downsampled, five blocks", 11),
     "plain_cnn": ("a residual CNN of the size of three blocks, no maps", 15),
     "best_cpu": ("downsampled, one block, residual encoder, 45,000 pictures, 30 joint epochs", 90),
-    "best_cpu_no_topology": ("the same, without the topology loss, in fp32", 165),
+    "best_cpu_no_topology": ("the same, without the topology loss, in fp32", 126),
 }
 
 TABLES: dict[str, Table] = {
