@@ -47,7 +47,7 @@ def test_outside_a_clone_the_code_is_unknown(tmp_path, monkeypatch):
         ({"git_commit": "present", "git_dirty": False}, False),
         ({"git_commit": "older", "git_dirty": False}, True),
         ({"git_commit": "present", "git_dirty": True}, True),
-        ({}, True),
+        ({}, False),
     ],
 )
 def test_what_other_code_began_is_not_credited_to_this(tmp_path, monkeypatch, earlier, dirty):

@@ -43,7 +43,8 @@ class Provenance:
     def of(cls, run: Run) -> "Provenance":
         """That of a run which starts now, kept in its `info`; one that resumes other code's work counts as dirty."""
         present = cls.now()
-        if (folder := run.info.get("resumed_from")) and _info(folder) != asdict(present):
+        folder = run.info.get("resumed_from")
+        if (earlier := _kept_in(folder) if folder else {}) and earlier != asdict(present):
             present = replace(present, git_dirty=True)
         run.info |= asdict(present)
         return present
@@ -104,8 +105,8 @@ def _rounded(value: Any) -> Any:
     return float(f"{value:.5g}") if math.isfinite(value) else None
 
 
-def _info(folder: str) -> dict[str, Any]:
-    """The provenance that a run kept in its folder; empty where it kept none."""
+def _kept_in(folder: str) -> dict[str, Any]:
+    """The provenance that a run kept in its folder; empty where it was killed before Sacred first wrote `info`."""
     try:
         info = json.loads(Path(folder, "info.json").read_text())
     except (OSError, ValueError):
