@@ -143,7 +143,7 @@ def main(_run, _config, seed, model, series, compute) -> dict[str, float | None]
         progress = Progress(seconds={"fit": time.perf_counter() - start})
         centroids = torch.from_numpy(np.asarray(found, np.float32))
         metrics: dict[str, float] = {}
-        for name, split in (("validation", dataset.validation), ("test", dataset.test)):
+        for name, split in dataset.held_out.items():
             metrics |= with_prefix(name, final_metrics(centroids, split, grid, has_map))
         if held_out:
             shape = dataset.train.inputs.shape[1:]

@@ -37,6 +37,12 @@ def finished_run(folder: Path) -> dict:
     return record
 
 
+def data_of(record: dict) -> tuple[str, dict]:
+    """What decides which pictures a run sees, wherever they lie."""
+    settings = {key: value for key, value in record["config"]["data"].items() if key != "root"}
+    return record["data_checksum"], settings
+
+
 @torch.no_grad()
 def reconstructed(folder: Path, config: dict) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """The first validation pictures of a finished run, and what its last block makes of them."""
@@ -59,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     rows: dict[str, np.ndarray] = {}
     try:
         records = [finished_run(folder) for folder in options.runs]
-        if len({record["data_checksum"] for record in records}) > 1:
+        if any(data_of(record) != data_of(records[0]) for record in records):
             raise UserError("these runs have different data: give runs of the same data set, split and scaling")
         for folder, record in zip(options.runs, records, strict=True):
             inputs, found = reconstructed(folder, record["config"])

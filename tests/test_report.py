@@ -207,7 +207,7 @@ def test_the_committed_page_is_up_to_date_and_small(committed):
     path = RESULTS / report.PAGE
     assert path.read_text() == committed, "run `make report` and commit what it writes"
     maps = sum(file.stat().st_size for file in RESULTS.glob("maps/*/*/*"))
-    assert path.stat().st_size < 2_000_000 + 1.5 * maps
+    assert path.stat().st_size < 1_400_000 + 1.5 * maps
 
 
 def test_the_command_writes_once_and_check_tells_drift(results, capsys):

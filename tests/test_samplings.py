@@ -48,11 +48,17 @@ def test_mistakes_are_one_line(runs, tmp_path, capsys):
     other.mkdir(parents=True)
     record = json.loads((runs[0] / "record.json").read_text()) | {"data_checksum": "another"}
     (other / "record.json").write_text(json.dumps(record))
+    smaller = tmp_path / "smaller" / "1"
+    smaller.mkdir(parents=True)
+    record = json.loads((runs[0] / "record.json").read_text())
+    record["config"]["data"]["image_size"] = 12
+    (smaller / "record.json").write_text(json.dumps(record))
     missing = tmp_path / "missing" / "x.png"
     for arguments, message in (
         ([tmp_path], "is no finished run of TPAE"),
         ([runs[2]], "is a run of the plain CNN, which reconstructs nothing"),
         ([runs[0], other], "these runs have different data"),
+        ([runs[0], smaller], "these runs have different data"),
         ([runs[0], "--output", missing], f"cannot write {missing}: No such file or directory"),
     ):
         assert samplings.main(list(map(str, arguments))) == 2

@@ -89,7 +89,7 @@ def interpolate(start: Tensor, end: Tensor, length: int) -> Tensor:
 @series.capture
 def evaluated_series(dataset: Dataset, length: int, end: str, noise: float) -> dict[str, Series]:
     """Sequences of `train`, `validation` and `test` as training makes them, but always the same ones."""
-    splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
+    splits = {"train": dataset.train, **dataset.held_out}
     with seeded(SEED):
         return {
             name: fading_images(split, DRAWS[end](split, len(dataset.classes)), length, noise)
