@@ -290,9 +290,9 @@ def hardware(record: Record) -> str:
     if record.hardware.get("gpu"):
         return str(record.hardware["gpu"])
     threads = record.hardware.get("threads")
-    return (
-        f"{record.hardware.get('cpu') or record.hardware.get('device', '')}{f', {threads} threads' if threads else ''}"
-    )
+    parts = [record.hardware.get("cpu") or record.hardware.get("device", ""), f"{threads} threads" if threads else ""]
+    parts += ["bfloat16 emulated"] if record.hardware.get("bfloat16_emulated") else []
+    return ", ".join(part for part in parts if part)
 
 
 def provenance(runs: list[Runs], results: Results) -> list[str]:

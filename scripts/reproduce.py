@@ -32,7 +32,8 @@ from pathlib import Path
 
 from experiments import PROJECT
 from experiments.errors import UserError
-from experiments.ingredients.compute import NO_BF16, processor_has_bf16
+from experiments.ingredients import bfloat16
+from experiments.ingredients.compute import EMULATED
 from experiments.ingredients.record import Provenance
 from experiments.ingredients.trained_map import ARRAYS
 from experiments.ingredients.trajectories import TRAJECTORIES
@@ -287,8 +288,8 @@ def reproduce(options: argparse.Namespace) -> int:
     if code.git_dirty:
         print("note: the code has uncommitted changes; the tables will mark these runs")
     in_bf16 = sum(job.config["compute"]["precision"] == "bf16" for job in plan)
-    if in_bf16 and not on_gpu and options.executor == "local" and not processor_has_bf16():
-        print(f"warning: {NO_BF16}: {in_bf16} of these runs want another machine; choose others with --rows")
+    if in_bf16 and not on_gpu and options.executor == "local" and not bfloat16.processor_has_it():
+        print(f"note: {EMULATED} ({in_bf16} of these runs)")
     if options.dry_run:
         return 0
     try:

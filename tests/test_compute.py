@@ -3,10 +3,7 @@
 import subprocess
 import sys
 
-from experiments.ingredients.compute import prepare
-
 import pytest
-import torch
 
 COUNT_FAULTS = """
 import resource
@@ -37,18 +34,3 @@ def test_freed_memory_is_used_again_without_page_faults():
         for keep in (True, False)
     )
     assert kept < 500 < given_back  # a buffer of 41 MB has 10,000 pages of 4 kB, or 20 of 2 MB
-
-
-@pytest.mark.parametrize(
-    ("precision", "capabilities", "warned"),
-    [
-        ("bf16", {"avx2": True, "avx512_bf16": False}, True),
-        ("bf16", {"avx512_bf16": True, "amx_bf16": False}, False),
-        ("bf16", {"neon": True, "bf16": True}, False),
-        ("fp32", {"avx2": True, "avx512_bf16": False}, False),
-    ],
-)
-def test_bfloat16_without_instructions_for_it_is_warned_of(monkeypatch, capsys, precision, capabilities, warned):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
-    prepare(device="cpu", precision=precision, threads=None, deterministic=False)
-    assert ("warning: this processor has no bfloat16 instructions" in capsys.readouterr().err) == warned

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from experiments.configuration import at_least, one_of, optional
 from experiments.errors import UserError
-from experiments.ingredients import processes
+from experiments.ingredients import bfloat16, processes
 
 import torch
 from sacred import Ingredient
@@ -30,7 +30,7 @@ RULES = {
     "compute.threads": optional(at_least(1)),
 }
 
-NO_BF16 = "this processor has no bfloat16 instructions, and without them a step takes tens of times as long as in fp32"
+EMULATED = "no bfloat16 instructions in this processor: products are computed in fp32 and rounded, which takes longer"
 
 
 @compute.capture
@@ -50,14 +50,10 @@ def prepare(device: str, precision: str, threads: int | None, deterministic: boo
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic)
     use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-    if precision == "bf16" and not use_cuda and not processor_has_bf16():
-        print(f"warning: {NO_BF16}: add compute.precision=fp32", file=sys.stderr)
+    bfloat16.emulate(precision == "bf16" and not use_cuda and not bfloat16.processor_has_it())
+    if bfloat16.emulated():
+        print(f"note: {EMULATED}", file=sys.stderr)
     return processes.join(torch.device("cuda" if use_cuda else "cpu"))
-
-
-def processor_has_bf16() -> bool:
-    """Whether the CPU multiplies bfloat16 numbers by instructions of its own."""
-    return any(present for name, present in torch.cpu.get_capabilities().items() if "bf16" in name)
 
 
 def keep_freed_memory() -> None:
@@ -94,13 +90,14 @@ def compiled(function, compile: bool):
     return torch.compile(function) if compile else function
 
 
-def hardware(device: torch.device) -> dict[str, str | int | None]:
+def hardware(device: torch.device) -> dict[str, str | int | bool | None]:
     """What the run ran on, without naming the host."""
     return {
         "device": device.type,
         "cpu": _processor(),
         "threads": torch.get_num_threads(),
         "processes": processes.PROCESSES,
+        "bfloat16_emulated": bfloat16.emulated(),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
     }
 
