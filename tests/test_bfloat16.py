@@ -24,9 +24,7 @@ PRODUCTS = {
     "batched": lambda inputs, weight, bias: torch.bmm(inputs.flatten(2), weight[:4].flatten(2).transpose(1, 2)),
     "convolution": lambda inputs, weight, bias: F.conv2d(inputs, weight, bias, padding=1),
     "transposed": lambda inputs, weight, bias: F.conv_transpose2d(inputs, weight.transpose(0, 1), bias, stride=2),
-    "channels_last": lambda inputs, weight, bias: F.conv2d(
-        inputs.to(memory_format=torch.channels_last), weight, bias
-    ),
+    "channels_last": lambda inputs, weight, bias: F.conv2d(inputs.to(memory_format=torch.channels_last), weight, bias),
 }
 
 
