@@ -11,6 +11,8 @@ ReLU.
 import math
 from itertools import pairwise
 
+from models.spectral import SpectralConvolution
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -232,10 +234,11 @@ def somvae_conv_encoder(input_shape: tuple[int, int, int], latent_dim: int) -> n
     """`[B, C, H, W]` -> two 4x4 convolutions of 256 channels, each pooled -> `[B, latent_dim]`."""
     channels, height, width = _pooled_shape(input_shape)
     network = nn.Sequential(
-        *_wide_convolution(channels, SOMVAE_CHANNELS),
+        nn.ZeroPad2d((1, 2, 1, 2)),
+        _started(nn.Conv2d(channels, SOMVAE_CHANNELS, 4)),
         nn.ReLU(),
         nn.MaxPool2d(2),
-        *_wide_convolution(SOMVAE_CHANNELS, SOMVAE_CHANNELS),
+        _started(SpectralConvolution(SOMVAE_CHANNELS, SOMVAE_CHANNELS, 4, (2 * height, 2 * width))),
         nn.ReLU(),
         nn.MaxPool2d(2),
         ToVector(),
@@ -250,7 +253,7 @@ def somvae_conv_decoder(latent_dim: int, output_shape: tuple[int, int, int]) -> 
     network = nn.Sequential(
         glorot_(nn.Linear(latent_dim, SOMVAE_CHANNELS * height * width)),
         ToImage(height, width),
-        _started(UpsampledConvolution(SOMVAE_CHANNELS, SOMVAE_CHANNELS)),
+        _started(SpectralConvolution(SOMVAE_CHANNELS, SOMVAE_CHANNELS, 4, (height, width), scale=2)),
         nn.ReLU(),
         _started(UpsampledConvolution(SOMVAE_CHANNELS, channels)),
     )
@@ -306,11 +309,6 @@ def identity_encoder(input_shape: tuple[int, ...], latent_dim: int) -> nn.Module
 def identity_decoder(latent_dim: int, output_shape: tuple[int, ...]) -> nn.Module:
     """`[B, latent_dim]` -> logits `[B, ...]` of the latents, confined to [0, 1]."""
     return nn.Sequential(Logit(), nn.Unflatten(1, output_shape))
-
-
-def _wide_convolution(channels_in: int, channels_out: int) -> tuple[nn.Module, nn.Conv2d]:
-    """4x4, padded by 1 before and 2 behind."""
-    return nn.ZeroPad2d((1, 2, 1, 2)), _started(nn.Conv2d(channels_in, channels_out, 4))
 
 
 def _started(layer: nn.Conv2d) -> nn.Conv2d:
