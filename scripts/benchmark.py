@@ -239,10 +239,11 @@ def main() -> None:
 
 
 def with_former(results: list[dict], versions: dict[str, str]) -> list[dict]:
-    """`results` and those that RESULT holds of other configs and precisions, if measured with the same versions."""
+    """`results` and those that RESULT holds of other configs, precisions and hardware, from the same versions."""
     former = read_json(RESULT) if RESULT.exists() else {}
     kept = former["results"] if former.get("versions") == versions else []
-    found = {(result["config"], result["precision"]): result for result in [*kept, *results]}
+    keys = "config", "precision", "hardware"
+    found = {str([result[key] for key in keys]): result for result in [*kept, *results]}
     places = {config: place for place, config in enumerate(CASES)}
     return sorted(found.values(), key=lambda result: (places.get(result["config"], len(places)), result["precision"]))
 

@@ -286,13 +286,14 @@ class Footnotes:
         return ["<br>\n".join(f"<sup>{index}</sup> {text}" for index, text in enumerate(self.texts, 1))]
 
 
-def hardware(record: Record) -> str:
-    if record.hardware.get("gpu"):
-        return str(record.hardware["gpu"])
-    threads = record.hardware.get("threads")
-    parts = [record.hardware.get("cpu") or record.hardware.get("device", ""), f"{threads} threads" if threads else ""]
-    parts += ["bfloat16 emulated"] if record.hardware.get("bfloat16_emulated") else []
-    return ", ".join(part for part in parts if part)
+def hardware(parts: dict) -> str:
+    """What a run or a measurement ran on, in words."""
+    if parts.get("gpu"):
+        return str(parts["gpu"])
+    threads = f"{parts['threads']} threads" if parts.get("threads") else ""
+    emulated = "bfloat16 emulated" if parts.get("bfloat16_emulated") else ""
+    words = parts.get("cpu") or parts.get("device"), parts.get("instructions"), threads, emulated
+    return ", ".join(filter(None, words))
 
 
 def provenance(runs: list[Runs], results: Results) -> list[str]:
@@ -310,7 +311,7 @@ def provenance(runs: list[Runs], results: Results) -> list[str]:
             f"[{run.config_name}](../runs/{run.experiment}/{run.config_name}/)",
             ", ".join(str(record.seed) for record in records),
             " – ".join(dict.fromkeys((minutes[0], minutes[-1]))),
-            "; ".join(dict.fromkeys(hardware(record) for record in records)),
+            "; ".join(dict.fromkeys(hardware(record.hardware) for record in records)),
             ", ".join(commits),
         ])  # fmt: skip
     if not rows:
@@ -696,10 +697,11 @@ def speed_table(results: list[dict]) -> MarkdownTable:
             f"{phase['share_of_peak']:.0%}",
             f"{result['peak_memory_megabytes']:,.0f}",
             f"{result['memory_growth_megabytes']:+.0f}",
+            hardware(result["hardware"]),
         ]
         for result in results
         for phase in result["phases"]
     ]
     return MarkdownTable(
-        ["config", "precision", "phase", "samples/s", "of peak", "peak memory, MB", "growth, MB"], rows
+        ["config", "precision", "phase", "samples/s", "of peak", "peak memory, MB", "growth, MB", "hardware"], rows
     )

@@ -236,7 +236,7 @@ def run_data(record: Record) -> dict:
         "seed": record.seed,
         "file": record_link(record),
         "minutes": f"{record.total_seconds / 60:.1f}",
-        "hardware": hardware(record),
+        "hardware": hardware(record.hardware),
         "commit": (record.git_commit or "unknown")[:8] + (" †" if record.git_dirty else ""),
         "metrics": record.metrics,
     }
@@ -267,10 +267,7 @@ def speed(folder: Path) -> dict | None:
         return None
     content = read_json(path)
     try:
-        devices = dict.fromkeys(
-            str(result["hardware"].get("gpu") or result["hardware"].get("cpu")) for result in content["results"]
-        )
-        return {"block": block(speed_table(content["results"])), "devices": ", ".join(devices)}
+        return {"block": block(speed_table(content["results"]))}
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} cannot be read as a benchmark ({error!r}): run scripts/benchmark.py again") from error
 

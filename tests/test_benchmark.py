@@ -35,10 +35,11 @@ def test_operations_are_those_of_the_matrix_products(monkeypatch):
 
 def test_lines_that_were_not_measured_again_stay(monkeypatch, tmp_path):
     monkeypatch.setattr(benchmark, "RESULT", tmp_path / "speed.json")
-    line = {"config": "mnist", "precision": "bf16", "peak": 1}
+    here, there = {"cpu": "A CPU", "instructions": "AVX2"}, {"cpu": "A CPU", "instructions": "AVX512"}
+    line = {"config": "mnist", "precision": "bf16", "hardware": here, "peak": 1}
     assert with_former([line], {"torch": "1"}) == [line]
-    former = [line, {"config": "mnist_faithful", "precision": "bf16"}, {"config": "gone", "precision": "fp32"}]
-    benchmark.RESULT.write_text(json.dumps({"versions": {"torch": "1"}, "results": former}))
-    again, new = line | {"peak": 2}, {"config": "somvae_mnist", "precision": "fp32"}
-    assert with_former([new, again], {"torch": "1"}) == [again, former[1], new, former[2]]
+    others = line | {"config": "mnist_faithful"}, line | {"hardware": there}, line | {"config": "gone"}
+    benchmark.RESULT.write_text(json.dumps({"versions": {"torch": "1"}, "results": [line, *others]}))
+    again, new = line | {"peak": 2}, line | {"config": "somvae_mnist", "precision": "fp32"}
+    assert with_former([new, again], {"torch": "1"}) == [again, others[1], others[0], new, others[2]]
     assert with_former([again], {"torch": "2"}) == [again]

@@ -53,7 +53,7 @@ def test_an_unknown_key_in_a_command_is_noticed():
     ("experiment", "faithful", "corrected", "unexplained"),
     [
         ("dpsom", "mnist_faithful", "mnist", {"model.normalize_before", "evaluation.every", "evaluation.test_curve"}),
-        ("somvae", "mnist_faithful", "mnist_series", {"evaluation.every"}),
+        ("somvae", "mnist_faithful", "mnist_series", {"evaluation.every", "training.checkpoint_every"}),
         ("tdpsom", "eicu_faithful", "eicu", {"model.normalize_before", "evaluation.test_curve"}),
     ],
 )

@@ -95,6 +95,7 @@ def hardware(device: torch.device) -> dict[str, str | int | bool | None]:
     return {
         "device": device.type,
         "cpu": _processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "processes": processes.PROCESSES,
         "bfloat16_emulated": bfloat16.emulated(),
