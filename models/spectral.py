@@ -14,7 +14,7 @@ from torch import Tensor, nn
 class SpectralConvolution(nn.Conv2d):
     """Repeats every value of `[B, C, H, W]` `scale` times each way, then convolves: `[B, O, scale * H, scale * W]`.
 
-    The padding is zero, `(kernel - 1) // 2` before and the rest behind. Autocast leaves it in the precision of its weights.
+    The padding is zero, `(kernel - 1) // 2` before and the rest behind. Autocast does not touch its precision.
 
     Args:
         channels_in: C.
