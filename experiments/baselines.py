@@ -19,11 +19,11 @@ from experiments.ingredients.compute import compute, prepare
 from experiments.ingredients.data import Split, data, load_dataset
 from experiments.ingredients.evaluation import (
     SHOWN_RECONSTRUCTIONS,
+    by_part,
     check_map_size,
     draw_map,
     map_metrics,
     squared_error,
-    with_prefix,
 )
 from experiments.ingredients.metrics import winners
 from experiments.ingredients.record import Provenance, finish
@@ -142,9 +142,7 @@ def main(_run, _config, seed, model, series, compute) -> dict[str, float | None]
             found = METHODS[model["name"]](samples, model, grid, seed)
         progress = Progress(seconds={"fit": time.perf_counter() - start})
         centroids = torch.from_numpy(np.asarray(found, np.float32))
-        metrics: dict[str, float] = {}
-        for name, split in dataset.held_out.items():
-            metrics |= with_prefix(name, final_metrics(centroids, split, grid, has_map))
+        metrics = by_part(dataset.held_out, lambda split: final_metrics(centroids, split, grid, has_map))
         if held_out:
             shape = dataset.train.inputs.shape[1:]
             metrics |= evaluate_series(tracker, centroids, held_out, shape, grid, has_map)

@@ -7,7 +7,7 @@ Source: Manduchi et al., "T-DPSOM: An Interpretable Clustering Method for Unsupe
 States", CHIL 2021, and its code, ratschlab/dpsom. The `*_faithful` configs compute what that code computes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from experiments.configuration import any_length, at_least, between, one_of, optional, positive, text
@@ -21,15 +21,14 @@ from experiments.ingredients.compute import compute, prepare
 from experiments.ingredients.data import Dataset, Split, data, load_dataset
 from experiments.ingredients.evaluation import (
     SHOWN_RECONSTRUCTIONS,
-    collapsed,
+    by_part,
     draw_map,
     evaluated_parts,
-    evaluated_while_training,
     evaluation,
     in_chunks,
+    learning_curve,
     map_metrics,
     squared_error,
-    with_prefix,
 )
 from experiments.ingredients.record import Provenance, finish
 from experiments.ingredients.samples import Samples
@@ -151,22 +150,9 @@ def clustering(dpsom: DPSOM, split: Split, assignment: str) -> dict[str, float]:
     return map_metrics(latents, split.labels, dpsom.centroids, dpsom.grid, topology=False)
 
 
-def curve(dpsom: DPSOM, parts: dict[str, Split], assignment: str) -> Callable[[Phase, int], dict[str, float]]:
-    """What the trainer calls after every epoch; it raises UserError when one unit holds all validation samples."""
-
-    def evaluate(phase: Phase, epoch: int) -> dict[str, float]:
-        splits = evaluated_while_training(epoch, phase.epochs, parts)
-        metrics: dict[str, float] = {}
-        for name, split in splits.items():
-            metrics |= with_prefix(name, clustering(dpsom, split, assignment))
-        if phase.name == "joint" and collapsed(metrics, dpsom.grid):
-            raise UserError(
-                f"the map collapsed: after joint epoch {epoch} one unit holds every validation sample; "
-                "lower loss.gamma or training.learning_rate, or pretrain longer"
-            )
-        return metrics
-
-    return evaluate
+def advice(phase: Phase, epoch: int) -> str | None:
+    """What to do about a map that has collapsed by this epoch."""
+    return "lower loss.gamma or training.learning_rate, or pretrain longer" if phase.name == "joint" else None
 
 
 def final_metrics(dpsom: DPSOM, split: Split, assignment: str) -> dict[str, float]:
@@ -207,11 +193,10 @@ def main(_run, _config, seed, model, training) -> dict[str, float | None]:
     parts = evaluated_parts(dataset.held_out, training["batch_size"])
     assignment = model["assignment"]
     stages = phases(dpsom, dataset.train.inputs, assignment, training)
+    curve = learning_curve(parts, lambda part: clustering(dpsom, part, assignment), dpsom.grid, advice)
     with Tracker(_run) as tracker:
-        progress = Trainer(dpsom, stages, dataset.train.inputs, tracker, curve(dpsom, parts, assignment), _config).run()
-        metrics: dict[str, float] = {}
-        for name, part in parts.items():
-            metrics |= with_prefix(name, final_metrics(dpsom, part, assignment))
+        progress = Trainer(dpsom, stages, dataset.train.inputs, tracker, curve, _config).run()
+        metrics = by_part(parts, lambda part: final_metrics(dpsom, part, assignment))
         step = sum(phase.epochs for phase in stages)
         tracker.scalars(metrics, step)
         draw(tracker, dpsom, dataset, assignment, step)

@@ -22,16 +22,15 @@ from experiments.ingredients.compute import compute, prepare
 from experiments.ingredients.data import Dataset, Split, data, load_dataset
 from experiments.ingredients.evaluation import (
     SHOWN_RECONSTRUCTIONS,
+    by_part,
     check_map_size,
-    collapsed,
     draw_map,
     evaluated_parts,
-    evaluated_while_training,
     evaluation,
     in_chunks,
+    learning_curve,
     map_metrics,
     squared_error,
-    with_prefix,
 )
 from experiments.ingredients.record import Provenance, finish
 from experiments.ingredients.samples import Samples
@@ -150,21 +149,10 @@ def reconstructed(somvae: SOMVAE, inputs: Tensor) -> Tensor:
     return somvae.decode(somvae.quantize(somvae.encode(inputs)))
 
 
-def curve(somvae: SOMVAE, parts: dict[str, Split]) -> Callable[[Phase, int], dict[str, float]]:
-    """What the trainer calls after every epoch; it raises UserError when one unit holds all samples at the end."""
-
-    def evaluate(phase: Phase, epoch: int) -> dict[str, float]:
-        metrics: dict[str, float] = {}
-        for name, split in evaluated_while_training(epoch, phase.epochs, parts).items():
-            latents = latents_of(somvae, split.inputs)
-            found = map_metrics(latents, split.labels, somvae.centroids, somvae.grid, topology=False)
-            metrics |= with_prefix(name, found)
-        may_collapse = somvae.gradients == "none"  # then it is the result, and published
-        if epoch == phase.epochs and collapsed(metrics, somvae.grid) and not may_collapse:
-            raise UserError("the map collapsed: one unit holds every validation sample; lower training.learning_rate")
-        return metrics
-
-    return evaluate
+def clustering(somvae: SOMVAE, split: Split) -> dict[str, float]:
+    """Clustering metrics of a split."""
+    latents = latents_of(somvae, split.inputs)
+    return map_metrics(latents, split.labels, somvae.centroids, somvae.grid, topology=False)
 
 
 def split_metrics(somvae: SOMVAE, split: Split, latents: Tensor) -> dict[str, float]:
@@ -217,11 +205,15 @@ def main(_run, _config, seed, model, training) -> dict[str, float | None]:
     stages = phases(somvae, train.labels, sequence, training)
     parts = evaluated_parts(dataset.held_out, training["batch_size"])
     held_out = evaluated_series(dataset, training["batch_size"]) if sequence else None
+
+    def advice(phase: Phase, epoch: int) -> str | None:
+        published = somvae.gradients == "none"  # its map collapses in the paper too
+        return "lower training.learning_rate" if epoch == phase.epochs and not published else None
+
+    curve = learning_curve(parts, lambda part: clustering(somvae, part), somvae.grid, advice)
     with Tracker(_run) as tracker:
-        progress = Trainer(somvae, stages, train.inputs, tracker, curve(somvae, parts), _config).run()
-        metrics: dict[str, float] = {}
-        for name, part in parts.items():
-            metrics |= with_prefix(name, split_metrics(somvae, part, latents_of(somvae, part.inputs)))
+        progress = Trainer(somvae, stages, train.inputs, tracker, curve, _config).run()
+        metrics = by_part(parts, lambda part: split_metrics(somvae, part, latents_of(somvae, part.inputs)))
         step = sum(phase.epochs for phase in stages)
         draw(tracker, somvae, dataset, step)
         if held_out:

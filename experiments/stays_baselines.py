@@ -10,11 +10,10 @@ Its decoder ends in a sigmoid, so it sees every channel scaled to [0, 1] between
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from experiments.configuration import at_least, one_of, optional, positive, text
-from experiments.errors import UserError
 from experiments.ingredients import cohorts
 from experiments.ingredients import compute as computing
 from experiments.ingredients import evaluation as evaluating
@@ -24,11 +23,10 @@ from experiments.ingredients.cohorts import data, load_parts, samples_of
 from experiments.ingredients.compute import compute, prepare
 from experiments.ingredients.evaluation import (
     check_map_size,
-    collapsed,
     evaluated_parts,
-    evaluated_while_training,
     evaluation,
     in_chunks,
+    learning_curve,
     squared_error,
     with_prefix,
 )
@@ -203,19 +201,15 @@ def latents_of(model: Model, stays: Stays) -> Tensor:
     return in_chunks(model, model.latents, stays.inputs[stays.mask])
 
 
-def curve(model: Model, parts: dict[str, Stays], grid: Grid) -> Callable[[Phase, int], dict[str, float]]:
-    """What the trainer calls after every epoch; it raises UserError when one unit holds all hours at the end."""
+def clustering(model: Model, part: Stays, grid: Grid) -> dict[str, float]:
+    """How well units agree with the labels of a split, and how its stays move over the map."""
+    hours = Hours.nearest(part, latents_of(model, part), model.centroids)
+    return agreement(hours, grid.size) | movement(hours, grid)
 
-    def evaluate(phase: Phase, epoch: int) -> dict[str, float]:
-        metrics: dict[str, float] = {}
-        for name, part in evaluated_while_training(epoch, phase.epochs, parts).items():
-            hours = Hours.nearest(part, latents_of(model, part), model.centroids)
-            metrics |= with_prefix(name, agreement(hours, grid.size) | movement(hours, grid))
-        if epoch == phase.epochs and collapsed(metrics, grid):
-            raise UserError("the map collapsed: one unit holds every validation hour; lower training.learning_rate")
-        return metrics
 
-    return evaluate
+def advice(phase: Phase, epoch: int) -> str | None:
+    """What to do about a map that has collapsed by this epoch."""
+    return "lower training.learning_rate" if epoch == phase.epochs else None
 
 
 def final_metrics(model: Model, part: Stays, hours: Hours, latents: Tensor, grid: Grid) -> dict[str, float]:
@@ -282,7 +276,8 @@ def main(_run, _config, seed, model, training, compute) -> dict[str, float | Non
             stages = [clusters.phase(parts["train"], training)]
             evaluated = {name: parts[name] for name in ("validation", "test")}
             train_inputs = parts["train"].inputs
-            progress = Trainer(clusters, stages, train_inputs, tracker, curve(clusters, evaluated, grid), _config).run()
+            curve = learning_curve(evaluated, lambda part: clustering(clusters, part, grid), grid, advice)
+            progress = Trainer(clusters, stages, train_inputs, tracker, curve, _config).run()
         metrics = evaluate(tracker, clusters, parts, grid, training["joint_epochs"])
         tracker.scalars(metrics, training["joint_epochs"])
         return finish(tracker, ex.path, _config, metrics, progress, provenance, device, samples)

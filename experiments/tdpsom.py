@@ -7,11 +7,10 @@ Source: Manduchi et al., "T-DPSOM: An Interpretable Clustering Method for Unsupe
 States", CHIL 2021, and its code, ratschlab/dpsom. The `*_faithful` configs compute what that code computes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from experiments.configuration import any_length, at_least, between, one_of, optional, positive, text
-from experiments.errors import UserError
 from experiments.ingredients import cohorts
 from experiments.ingredients import compute as computing
 from experiments.ingredients import evaluation as evaluating
@@ -20,12 +19,11 @@ from experiments.ingredients import training as trainer
 from experiments.ingredients.cohorts import data, load_parts, samples_of
 from experiments.ingredients.compute import compute, prepare
 from experiments.ingredients.evaluation import (
-    collapsed,
+    by_part,
     evaluated_parts,
-    evaluated_while_training,
     evaluation,
     in_chunks,
-    with_prefix,
+    learning_curve,
 )
 from experiments.ingredients.forecasting import forecast_metrics
 from experiments.ingredients.hours import Hours, agreement, all_metrics, map_autocorrelation, movement
@@ -159,25 +157,15 @@ def phases(tdpsom: TDPSOM, train: Stays, assignment: str, training: dict[str, An
     ]
 
 
-def curve(tdpsom: TDPSOM, parts: dict[str, Stays], assignment: str) -> Callable[[Phase, int], dict[str, float]]:
-    """What the trainer calls after every epoch; it raises UserError when one unit holds all validation hours."""
+def clustering(tdpsom: TDPSOM, part: Stays, assignment: str) -> dict[str, float]:
+    """How well clusters agree with the labels of a split, and how its stays move over the map."""
+    hours = Hours.nearest(part, latents_of(tdpsom, part, assignment), tdpsom.centroids)
+    return agreement(hours, tdpsom.grid.size) | movement(hours, tdpsom.grid)
 
-    def evaluate(phase: Phase, epoch: int) -> dict[str, float]:
-        if phase.name == "prediction":
-            return {}  # the map no longer changes
-        metrics: dict[str, float] = {}
-        for name, part in evaluated_while_training(epoch, phase.epochs, parts).items():
-            hours = Hours.nearest(part, latents_of(tdpsom, part, assignment), tdpsom.centroids)
-            found = agreement(hours, tdpsom.grid.size) | movement(hours, tdpsom.grid)
-            metrics |= with_prefix(name, found)
-        if phase.name == "joint" and collapsed(metrics, tdpsom.grid):
-            raise UserError(
-                f"the map collapsed: after joint epoch {epoch} one unit holds every validation hour; "
-                "lower loss.gamma or training.learning_rate, or pretrain longer"
-            )
-        return metrics
 
-    return evaluate
+def advice(phase: Phase, epoch: int) -> str | None:
+    """What to do about a map that has collapsed by this epoch."""
+    return "lower loss.gamma or training.learning_rate, or pretrain longer" if phase.name == "joint" else None
 
 
 def final_metrics(tdpsom: TDPSOM, part: Stays, assignment: str) -> dict[str, float]:
@@ -201,11 +189,14 @@ def main(_run, _config, seed, model, training) -> dict[str, float | None]:
     tdpsom = build(_config, samples).to(device)
     assignment = model["assignment"]
     stages = phases(tdpsom, train, assignment, training)
+    of_map = learning_curve(parts, lambda part: clustering(tdpsom, part, assignment), tdpsom.grid, advice)
+
+    def curve(phase: Phase, epoch: int) -> dict[str, float]:
+        return {} if phase.name == "prediction" else of_map(phase, epoch)  # which leaves the map as it is
+
     with Tracker(_run) as tracker:
-        progress = Trainer(tdpsom, stages, train.inputs, tracker, curve(tdpsom, parts, assignment), _config).run()
-        metrics: dict[str, float] = {}
-        for name, part in parts.items():
-            metrics |= with_prefix(name, final_metrics(tdpsom, part, assignment))
+        progress = Trainer(tdpsom, stages, train.inputs, tracker, curve, _config).run()
+        metrics = by_part(parts, lambda part: final_metrics(tdpsom, part, assignment))
         step = sum(phase.epochs for phase in stages)
         tracker.scalars(metrics, step)
         latents = latents_of(tdpsom, parts["validation"], assignment)

@@ -9,7 +9,7 @@ MiniSom on the same pixels; `training.minisom_steps` trains it here, on the same
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from experiments.baselines import minisom
@@ -25,15 +25,15 @@ from experiments.ingredients.compute import compute, prepare
 from experiments.ingredients.data import Dataset, Split, data, load_dataset, scale_
 from experiments.ingredients.evaluation import (
     SHOWN_RECONSTRUCTIONS,
+    by_part,
     check_map_size,
     draw_map,
     evaluated_parts,
-    evaluated_while_training,
     evaluation,
     in_chunks,
+    learning_curve,
     map_metrics,
     squared_error,
-    with_prefix,
 )
 from experiments.ingredients.optimization import OPTIMIZERS
 from experiments.ingredients.record import Provenance, finish
@@ -135,32 +135,16 @@ def fit_minisom(topography: Topography, inputs: Tensor, training: dict[str, Any]
     return seconds
 
 
-def metrics_of(topography: Topography, split: Split, topology: bool) -> dict[str, float]:
-    """Metrics of the map on a split."""
+def metrics_of(topography: Topography, split: Split) -> dict[str, float]:
+    """Metrics of the map on a split: clustering and topology."""
     features = in_chunks(topography, topography.features, split.inputs)
-    return map_metrics(features, split.labels, topography.units(), topography.grid, topology)
+    return map_metrics(features, split.labels, topography.units(), topography.grid, topology=True)
 
 
-def curve(topography: Topography, parts: dict[str, Split]) -> Callable[[Phase, int], dict[str, float]]:
-    """What the trainer calls after every epoch."""
-
-    def evaluate(phase: Phase, epoch: int) -> dict[str, float]:
-        metrics: dict[str, float] = {}
-        for name, split in evaluated_while_training(epoch, phase.epochs, parts).items():
-            metrics |= with_prefix(name, metrics_of(topography, split, topology=True))
-        return metrics
-
-    return evaluate
-
-
-def final_metrics(topography: Topography, parts: dict[str, Split]) -> dict[str, float]:
-    """All metrics of the splits: clustering, topology, reconstruction."""
-    metrics: dict[str, float] = {}
-    for name, split in parts.items():
-        errors = in_chunks(topography, lambda chunk: squared_error(chunk, topography.reconstruct(chunk)), split.inputs)
-        metrics |= with_prefix(name, metrics_of(topography, split, topology=True))
-        metrics[f"{name}/reconstruction_error"] = errors.mean().item()
-    return metrics
+def final_metrics(topography: Topography, split: Split) -> dict[str, float]:
+    """All metrics of a split: clustering, topology, reconstruction."""
+    errors = in_chunks(topography, lambda chunk: squared_error(chunk, topography.reconstruct(chunk)), split.inputs)
+    return metrics_of(topography, split) | {"reconstruction_error": errors.mean().item()}
 
 
 @torch.no_grad()
@@ -197,13 +181,14 @@ def main(_run, _config, seed, model, training) -> dict[str, float | None]:
     stages = phases(topography, training)
     parts = evaluated_parts(dataset.held_out, training["batch_size"])
     optimizer = OPTIMIZERS[training["optimizer"]]
+    curve = learning_curve(parts, lambda part: metrics_of(topography, part))
     with Tracker(_run) as tracker:
-        trainer = Trainer(topography, stages, inputs, tracker, curve(topography, parts), _config, optimizer)
+        trainer = Trainer(topography, stages, inputs, tracker, curve, _config, optimizer)
         progress = trainer.run()
         if training["minisom_steps"]:
             progress.seconds["map"] = fit_minisom(topography, inputs, training, seed)
             trainer.save()
-        metrics = final_metrics(topography, parts)
+        metrics = by_part(parts, lambda part: final_metrics(topography, part))
         step = max(sum(phase.epochs for phase in stages), 1)
         tracker.scalars(metrics, step)
         draw(tracker, topography, dataset, step)

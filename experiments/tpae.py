@@ -8,7 +8,7 @@ Source: `brianchristensen/ml`, archive/tpae: public code and text. `cifar10_as_p
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -25,11 +25,12 @@ from experiments.ingredients.augmentation import augmentation, augmented
 from experiments.ingredients.compute import compute, prepare
 from experiments.ingredients.data import Dataset, Split, data, load_dataset
 from experiments.ingredients.evaluation import (
+    by_part,
     draw_map,
     evaluated_parts,
-    evaluated_while_training,
     evaluation,
     in_chunks,
+    learning_curve,
     map_metrics,
     squared_error,
     with_prefix,
@@ -243,25 +244,11 @@ def metrics_of(net: TPAE | PlainCNN, split: Split, topology: bool) -> dict[str, 
     return metrics
 
 
-def curve(net: TPAE | PlainCNN, parts: dict[str, Split]) -> Callable[[Phase, int], dict[str, float]]:
-    """What the trainer calls after every epoch."""
-
-    def evaluate(phase: Phase, epoch: int) -> dict[str, float]:
-        metrics: dict[str, float] = {}
-        for name, split in evaluated_while_training(epoch, phase.epochs, parts).items():
-            metrics |= with_prefix(name, metrics_of(net, split, topology=True))
-        return metrics
-
-    return evaluate
-
-
 def final_metrics(net: TPAE | PlainCNN, train: Split, parts: dict[str, Split]) -> dict[str, float]:
     """All metrics of the splits; of the training split, unaugmented, accuracy and errors."""
     part = Split(train.inputs[:TRAINING_SAMPLES], train.labels[:TRAINING_SAMPLES])
-    metrics = with_prefix("train", metrics_of(net, part, topology=False))
-    for name, split in parts.items():
-        metrics |= with_prefix(name, metrics_of(net, split, topology=True))
-    return metrics
+    of_training = with_prefix("train", metrics_of(net, part, topology=False))
+    return of_training | by_part(parts, lambda split: metrics_of(net, split, topology=True))
 
 
 @torch.no_grad()
@@ -345,8 +332,9 @@ def main(_run, _config, seed, model, training) -> dict[str, float | None]:
     net = build(_config, dataset.samples).to(device)
     stages = phases(net, train.labels, training, max(len(train) // training["batch_size"], 1))
     parts = evaluated_parts(dataset.held_out, training["batch_size"])
+    curve = learning_curve(parts, lambda split: metrics_of(net, split, topology=True))
     with Tracker(_run) as tracker:
-        progress = Trainer(net, stages, train.inputs, tracker, curve(net, parts), _config).run()
+        progress = Trainer(net, stages, train.inputs, tracker, curve, _config).run()
         metrics = final_metrics(net, train, parts)
         step = sum(phase.epochs for phase in stages)
         tracker.scalars(metrics, step)

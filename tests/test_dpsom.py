@@ -198,7 +198,7 @@ def test_a_collapsed_map_stops_the_run(tmp_path, monkeypatch):
     assert finished.status == 2
     last = finished.errors.splitlines()[-1]
     assert last.startswith(
-        "error: the map collapsed: after joint epoch 1 one unit holds every validation sample; lower "
+        "error: the map collapsed: after joint epoch 1 one unit holds all of the validation split; lower "
     )
     assert torch.load(finished.folder / "failed.pt", weights_only=True)["progress"]["phase"] == 2
 

@@ -12,6 +12,7 @@ from experiments.ingredients.data import Split
 from experiments.ingredients.metrics import clustering_metrics, topology_metrics, winners
 from experiments.ingredients.tracking import Tracker
 from experiments.ingredients.trained_map import write_map
+from experiments.ingredients.training import Phase
 from models.grid import Grid
 
 import numpy as np
@@ -66,14 +67,49 @@ def evaluated_parts(splits: Mapping[str, Part], batch_size: int, whole_batches: 
     return parts
 
 
+def learning_curve(
+    parts: dict[str, Part],
+    metrics_of: Callable[[Part], dict[str, float]],
+    grid: Grid | None = None,
+    advice: Callable[[Phase, int], str | None] = lambda phase, epoch: None,
+) -> Callable[[Phase, int], dict[str, float]]:
+    """What the trainer calls after every epoch: the metrics of those splits that are due, often none.
+
+    Args:
+        parts: `validation` and `test`.
+        metrics_of: evaluates one of them.
+        grid: of the map that must not collapse.
+        advice: what to do about a map that has collapsed by this epoch of a phase; None where that is no error. It is
+            raised as a UserError when one unit of several holds everything in the validation split.
+    """
+
+    def evaluate(phase: Phase, epoch: int) -> dict[str, float]:
+        metrics = by_part(due(epoch, phase.epochs, parts), metrics_of)
+        one_unit = grid is not None and grid.size > 1 and metrics.get("validation/used_units") == 1
+        if one_unit and (what_to_do := advice(phase, epoch)):
+            raise UserError(
+                f"the map collapsed: after {phase.name} epoch {epoch} one unit holds all of the validation split; "
+                f"{what_to_do}"
+            )
+        return metrics
+
+    return evaluate
+
+
 @evaluation.capture
-def evaluated_while_training(
-    epoch: int, epochs: int, parts: dict[str, Part], every: int, test_curve: bool
-) -> dict[str, Part]:
-    """Which of the `validation` and `test` splits to evaluate after this epoch of a phase; often none."""
+def due(epoch: int, epochs: int, parts: dict[str, Part], every: int, test_curve: bool) -> dict[str, Part]:
+    """Which of the `validation` and `test` splits to evaluate after this epoch of a phase."""
     if epoch % every and epoch != epochs:
         return {}
     return parts if test_curve else {"validation": parts["validation"]}
+
+
+def by_part(parts: Mapping[str, Part], metrics_of: Callable[[Part], dict[str, float]]) -> dict[str, float]:
+    """The metrics of every split, its name in front."""
+    metrics: dict[str, float] = {}
+    for name, part in parts.items():
+        metrics |= with_prefix(name, metrics_of(part))
+    return metrics
 
 
 def check_map_size(map_size: Sequence[int], samples: int) -> None:
@@ -87,11 +123,6 @@ def map_metrics(latents: Tensor, labels: Tensor, centroids: Tensor, grid: Grid, 
     points, codebook = latents.cpu().numpy(), centroids.detach().cpu().numpy()
     metrics = clustering_metrics(labels.cpu().numpy(), winners(points, codebook)[0], grid.size)
     return metrics | (topology_metrics(points, codebook, grid) if topology else {})
-
-
-def collapsed(metrics: Mapping[str, float], grid: Grid) -> bool:
-    """Whether one unit of several holds everything in the validation split."""
-    return grid.size > 1 and metrics.get("validation/used_units") == 1
 
 
 def squared_error(inputs: Tensor, reconstructed: Tensor) -> Tensor:
