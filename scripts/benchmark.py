@@ -233,7 +233,8 @@ def main() -> None:
                 lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
                 sys.exit(f"error: {config} in {precision} failed: {lines[-1]}")
             results.append({"config": config, "precision": precision, **json.loads(done.stdout.splitlines()[-1])})
-    content = {"format": 1, "versions": versions(), "results": with_former(results, versions())}
+    measured_with = versions()
+    content = {"format": 1, "versions": measured_with, "results": with_former(results, measured_with)}
     write_atomically(RESULT, (json.dumps(content, indent=1) + "\n").encode())
     print(speed_table(results))
 

@@ -1,0 +1,47 @@
+"""Which splits a run evaluates while it trains, and when a collapsed map ends it."""
+
+from experiments.errors import UserError
+from experiments.ingredients import evaluation
+from experiments.ingredients.evaluation import by_part, learning_curve
+from experiments.ingredients.training import Phase
+from models.grid import Grid
+
+import pytest
+
+PARTS = {"validation": 1, "test": 2}
+JOINT = Phase("joint", 7, ())
+
+
+@pytest.fixture
+def choose(monkeypatch):
+    return lambda **settings: monkeypatch.setattr(evaluation.due, "config", settings)
+
+
+def one_unit(part: int) -> dict[str, float]:
+    return {"used_units": part}
+
+
+def test_every_split_has_its_name_in_front():
+    assert by_part(PARTS, lambda part: {"purity": part / 2}) == {"validation/purity": 0.5, "test/purity": 1.0}
+
+
+@pytest.mark.parametrize(("test_curve", "names"), [(False, ["validation"]), (True, ["validation", "test"])])
+def test_splits_are_due_every_few_epochs_and_after_a_phases_last(choose, test_curve, names):
+    choose(every=3, test_curve=test_curve)
+    curve = learning_curve(PARTS, lambda part: {"purity": 0.5})
+    evaluated = {epoch: [key.split("/")[0] for key in curve(JOINT, epoch)] for epoch in range(1, 8)}
+    assert {epoch: found for epoch, found in evaluated.items() if found} == {3: names, 6: names, 7: names}
+
+
+def test_a_collapsed_map_is_an_error_where_there_is_advice(choose):
+    choose(every=1, test_curve=False)
+    late = learning_curve(PARTS, one_unit, Grid(2, 2, torus=True), lambda phase, epoch: "wait" if epoch > 5 else None)
+    assert late(JOINT, 5) == {"validation/used_units": 1}
+    with pytest.raises(UserError, match=r"^the map collapsed: after joint epoch 6 one unit holds all .*; wait$"):
+        late(JOINT, 6)
+
+
+def test_a_map_of_one_unit_and_no_map_cannot_collapse(choose):
+    choose(every=1, test_curve=False)
+    for grid in (Grid(1, 1, torus=True), None):
+        assert learning_curve(PARTS, one_unit, grid, lambda phase, epoch: "wait")(JOINT, 7)
