@@ -20,7 +20,9 @@ from experiments.ingredients import training as trainer
 from experiments.ingredients.compute import compute, prepare
 from experiments.ingredients.data import Dataset, Split, data, load_dataset
 from experiments.ingredients.evaluation import (
+    COLLAPSE_ADVICE,
     SHOWN_RECONSTRUCTIONS,
+    Collapse,
     by_part,
     draw_map,
     evaluated_parts,
@@ -150,11 +152,6 @@ def clustering(dpsom: DPSOM, split: Split, assignment: str) -> dict[str, float]:
     return map_metrics(latents, split.labels, dpsom.centroids, dpsom.grid, topology=False)
 
 
-def advice(phase: Phase, epoch: int) -> str | None:
-    """What to do about a map that has collapsed by this epoch."""
-    return "lower loss.gamma or training.learning_rate, or pretrain longer" if phase.name == "joint" else None
-
-
 def final_metrics(dpsom: DPSOM, split: Split, assignment: str) -> dict[str, float]:
     """All metrics of a split: clustering, topology, reconstruction."""
     latents = latents_of(dpsom, split.inputs, assignment)
@@ -193,7 +190,8 @@ def main(_run, _config, seed, model, training) -> dict[str, float | None]:
     parts = evaluated_parts(dataset.held_out, training["batch_size"])
     assignment = model["assignment"]
     stages = phases(dpsom, dataset.train.inputs, assignment, training)
-    curve = learning_curve(parts, lambda part: clustering(dpsom, part, assignment), dpsom.grid, advice)
+    collapse = Collapse(dpsom.grid, COLLAPSE_ADVICE, only_at_the_end=False)
+    curve = learning_curve(parts, lambda part: clustering(dpsom, part, assignment), collapse)
     with Tracker(_run) as tracker:
         progress = Trainer(dpsom, stages, dataset.train.inputs, tracker, curve, _config).run()
         metrics = by_part(parts, lambda part: final_metrics(dpsom, part, assignment))

@@ -22,6 +22,7 @@ from experiments.ingredients.compute import compute, prepare
 from experiments.ingredients.data import Dataset, Split, data, load_dataset
 from experiments.ingredients.evaluation import (
     SHOWN_RECONSTRUCTIONS,
+    Collapse,
     by_part,
     check_map_size,
     draw_map,
@@ -205,12 +206,9 @@ def main(_run, _config, seed, model, training) -> dict[str, float | None]:
     stages = phases(somvae, train.labels, sequence, training)
     parts = evaluated_parts(dataset.held_out, training["batch_size"])
     held_out = evaluated_series(dataset, training["batch_size"]) if sequence else None
-
-    def advice(phase: Phase, epoch: int) -> str | None:
-        published = somvae.gradients == "none"  # its map collapses in the paper too
-        return "lower training.learning_rate" if epoch == phase.epochs and not published else None
-
-    curve = learning_curve(parts, lambda part: clustering(somvae, part), somvae.grid, advice)
+    collapse = Collapse(somvae.grid, "lower training.learning_rate", only_at_the_end=True)
+    may_collapse = model["gradients"] == "none"  # then it is the result, and published
+    curve = learning_curve(parts, lambda part: clustering(somvae, part), None if may_collapse else collapse)
     with Tracker(_run) as tracker:
         progress = Trainer(somvae, stages, train.inputs, tracker, curve, _config).run()
         metrics = by_part(parts, lambda part: split_metrics(somvae, part, latents_of(somvae, part.inputs)))

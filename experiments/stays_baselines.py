@@ -22,6 +22,7 @@ from experiments.ingredients import training as trainer
 from experiments.ingredients.cohorts import data, load_parts, samples_of
 from experiments.ingredients.compute import compute, prepare
 from experiments.ingredients.evaluation import (
+    Collapse,
     check_map_size,
     evaluated_parts,
     evaluation,
@@ -207,11 +208,6 @@ def clustering(model: Model, part: Stays, grid: Grid) -> dict[str, float]:
     return agreement(hours, grid.size) | movement(hours, grid)
 
 
-def advice(phase: Phase, epoch: int) -> str | None:
-    """What to do about a map that has collapsed by this epoch."""
-    return "lower training.learning_rate" if epoch == phase.epochs else None
-
-
 def final_metrics(model: Model, part: Stays, hours: Hours, latents: Tensor, grid: Grid) -> dict[str, float]:
     """Metrics of a split; those of the map only where the method has one."""
     metrics, way = all_metrics(hours, grid.size), movement(hours, grid)
@@ -276,7 +272,8 @@ def main(_run, _config, seed, model, training, compute) -> dict[str, float | Non
             stages = [clusters.phase(parts["train"], training)]
             evaluated = {name: parts[name] for name in ("validation", "test")}
             train_inputs = parts["train"].inputs
-            curve = learning_curve(evaluated, lambda part: clustering(clusters, part, grid), grid, advice)
+            collapse = Collapse(grid, "lower training.learning_rate", only_at_the_end=True)
+            curve = learning_curve(evaluated, lambda part: clustering(clusters, part, grid), collapse)
             progress = Trainer(clusters, stages, train_inputs, tracker, curve, _config).run()
         metrics = evaluate(tracker, clusters, parts, grid, training["joint_epochs"])
         tracker.scalars(metrics, training["joint_epochs"])

@@ -19,6 +19,8 @@ from experiments.ingredients import training as trainer
 from experiments.ingredients.cohorts import data, load_parts, samples_of
 from experiments.ingredients.compute import compute, prepare
 from experiments.ingredients.evaluation import (
+    COLLAPSE_ADVICE,
+    Collapse,
     by_part,
     evaluated_parts,
     evaluation,
@@ -163,11 +165,6 @@ def clustering(tdpsom: TDPSOM, part: Stays, assignment: str) -> dict[str, float]
     return agreement(hours, tdpsom.grid.size) | movement(hours, tdpsom.grid)
 
 
-def advice(phase: Phase, epoch: int) -> str | None:
-    """What to do about a map that has collapsed by this epoch."""
-    return "lower loss.gamma or training.learning_rate, or pretrain longer" if phase.name == "joint" else None
-
-
 def final_metrics(tdpsom: TDPSOM, part: Stays, assignment: str) -> dict[str, float]:
     """All metrics of a split: clustering, topology, movement over the map, forecast."""
     latents = latents_of(tdpsom, part, assignment)
@@ -189,10 +186,12 @@ def main(_run, _config, seed, model, training) -> dict[str, float | None]:
     tdpsom = build(_config, samples).to(device)
     assignment = model["assignment"]
     stages = phases(tdpsom, train, assignment, training)
-    of_map = learning_curve(parts, lambda part: clustering(tdpsom, part, assignment), tdpsom.grid, advice)
+    collapse = Collapse(tdpsom.grid, COLLAPSE_ADVICE, only_at_the_end=False)
+    of_map = learning_curve(parts, lambda part: clustering(tdpsom, part, assignment), collapse)
 
     def curve(phase: Phase, epoch: int) -> dict[str, float]:
-        return {} if phase.name == "prediction" else of_map(phase, epoch)  # which leaves the map as it is
+        """The last phase leaves the map as it is."""
+        return {} if phase.name == "prediction" else of_map(phase, epoch)
 
     with Tracker(_run) as tracker:
         progress = Trainer(tdpsom, stages, train.inputs, tracker, curve, _config).run()

@@ -1,8 +1,9 @@
 """Convolutions of many channels through the discrete Fourier transform.
 
 Spectra are multiplied instead of shifting a kernel over the maps (the convolution theorem), and half a spectrum tells
-all of a real map: for 4x4 kernels on 14x14 maps 2.7 products for every value and pair of channels, not 16. The maps are
-so small that the transforms are matrix products themselves; the result is as exact as that of a direct convolution.
+all of a real map: for 4x4 kernels on 14x14 maps 2.7 products for every value and pair of channels, not 16; at SOM-VAE's
+batch of 32 the transforms cost about as much again. The maps are so small that the transforms are matrix products
+themselves, of matrices in fp32; the result is at least as exact as that of a direct convolution.
 """
 
 import math
@@ -22,12 +23,16 @@ class SpectralConvolution(nn.Conv2d):
         kernel: side of the square kernel.
         shape: of one map, `(H, W)`.
         scale: see above.
+
+    Raises:
+        ValueError: maps of another shape.
     """
 
     def __init__(
         self, channels_in: int, channels_out: int, kernel: int, shape: tuple[int, int], scale: int = 1
     ) -> None:
         super().__init__(channels_in, channels_out, kernel)
+        self.shape_in = shape
         self.shape = tuple(scale * side for side in shape)
         before, behind = (kernel - 1) // 2, kernel // 2
         lengths = tuple(side + behind for side in self.shape)  # the transform is periodic: zeros part end from start
@@ -44,13 +49,15 @@ class SpectralConvolution(nn.Conv2d):
         self.register_buffer("synthesis", real_and_imaginary(synthesis).t().contiguous(), persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
+        if features.shape[2:] != self.shape_in:
+            raise ValueError(f"maps of {tuple(features.shape[2:])}, expected {self.shape_in}")
         with torch.autocast(features.device.type, enabled=False):
             samples = features.to(self.weight.dtype).permute(0, 2, 3, 1).flatten(1, 2)  # [B, H * W, C]
             real, imaginary = (self.analysis @ samples).unflatten(1, (-1, 2)).permute(2, 1, 0, 3)  # [F, B, C] each
             spectra = torch.cat([torch.cat([real, imaginary], 2), torch.cat([imaginary, -real], 2)], 1)  # [F, 2B, 2C]
             taps = self.weight.permute(2, 3, 1, 0).flatten(2).flatten(0, 1)  # [kernel^2, C * O]
             kernels = (self.kernel_analysis @ taps).view(len(spectra), -1, self.out_channels)  # [F, 2C, O]
-            products = (spectra @ kernels).view(-1, len(features), self.out_channels)  # [2F, B, O]
+            products = (spectra @ kernels).unflatten(1, (2, -1)).flatten(0, 1)  # [2F, B, O]
             maps = self.synthesis @ products.transpose(0, 1) + self.bias
             return maps.unflatten(1, self.shape).permute(0, 3, 1, 2)
 

@@ -8,7 +8,7 @@ with the refresh of the target distribution, for a few epochs of a part of the d
 epoch's. "Of peak" relates the floating point operations of the matrix products and convolutions, counted by PyTorch,
 to what a product of two large matrices reaches in the same precision on this machine. The last column is the resident
 memory gained from the second epoch of the joint phase to the last: it should be about 0. Everything is also written
-to results/speed.json, where it takes the place of what was measured of the same configs and precisions.
+to results/speed.json, where it takes the place of what the same hardware did with the same configs and precisions.
 """
 
 import argparse
@@ -243,8 +243,10 @@ def with_former(results: list[dict], versions: dict[str, str]) -> list[dict]:
     """`results` and those that RESULT holds of other configs, precisions and hardware, from the same versions."""
     former = read_json(RESULT) if RESULT.exists() else {}
     kept = former["results"] if former.get("versions") == versions else []
-    keys = "config", "precision", "hardware"
-    found = {str([result[key] for key in keys]): result for result in [*kept, *results]}
+    found = {
+        (result["config"], result["precision"], json.dumps(result["hardware"], sort_keys=True)): result
+        for result in [*kept, *results]
+    }
     places = {config: place for place, config in enumerate(CASES)}
     return sorted(found.values(), key=lambda result: (places.get(result["config"], len(places)), result["precision"]))
 

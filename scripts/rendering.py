@@ -286,13 +286,13 @@ class Footnotes:
         return ["<br>\n".join(f"<sup>{index}</sup> {text}" for index, text in enumerate(self.texts, 1))]
 
 
-def hardware(parts: dict) -> str:
-    """What a run or a measurement ran on, in words."""
-    if parts.get("gpu"):
-        return str(parts["gpu"])
-    threads = f"{parts['threads']} threads" if parts.get("threads") else ""
-    emulated = "bfloat16 emulated" if parts.get("bfloat16_emulated") else ""
-    words = parts.get("cpu") or parts.get("device"), parts.get("instructions"), threads, emulated
+def in_words(hardware: dict) -> str:
+    """What a run or a measurement ran on."""
+    if hardware.get("gpu"):
+        return str(hardware["gpu"])
+    threads = f"{hardware['threads']} threads" if hardware.get("threads") else ""
+    emulated = "bfloat16 emulated" if hardware.get("bfloat16_emulated") else ""
+    words = hardware.get("cpu") or hardware.get("device"), hardware.get("instructions"), threads, emulated
     return ", ".join(filter(None, words))
 
 
@@ -311,7 +311,7 @@ def provenance(runs: list[Runs], results: Results) -> list[str]:
             f"[{run.config_name}](../runs/{run.experiment}/{run.config_name}/)",
             ", ".join(str(record.seed) for record in records),
             " – ".join(dict.fromkeys((minutes[0], minutes[-1]))),
-            "; ".join(dict.fromkeys(hardware(record.hardware) for record in records)),
+            "; ".join(dict.fromkeys(in_words(record.hardware) for record in records)),
             ", ".join(commits),
         ])  # fmt: skip
     if not rows:
@@ -697,7 +697,7 @@ def speed_table(results: list[dict]) -> MarkdownTable:
             f"{phase['share_of_peak']:.0%}",
             f"{result['peak_memory_megabytes']:,.0f}",
             f"{result['memory_growth_megabytes']:+.0f}",
-            hardware(result["hardware"]),
+            in_words(result["hardware"]),
         ]
         for result in results
         for phase in result["phases"]

@@ -27,7 +27,7 @@ from experiments.ingredients.trajectories import TRAJECTORIES
 from scripts import charts
 from scripts.curves import METRICS, ORIGINAL, faithful_curves, original_curve
 from scripts.records import Record, flatten, read_json, write_result
-from scripts.rendering import CLUSTERING, TOPOLOGY, Entry, MarkdownTable, Results, hardware, speed_table
+from scripts.rendering import CLUSTERING, TOPOLOGY, Entry, MarkdownTable, Results, in_words, speed_table
 from scripts.tables import TABLES
 
 import jinja2
@@ -236,7 +236,7 @@ def run_data(record: Record) -> dict:
         "seed": record.seed,
         "file": record_link(record),
         "minutes": f"{record.total_seconds / 60:.1f}",
-        "hardware": hardware(record.hardware),
+        "hardware": in_words(record.hardware),
         "commit": (record.git_commit or "unknown")[:8] + (" †" if record.git_dirty else ""),
         "metrics": record.metrics,
     }

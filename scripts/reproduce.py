@@ -33,7 +33,6 @@ from pathlib import Path
 from experiments import PROJECT
 from experiments.errors import UserError
 from experiments.ingredients import bfloat16
-from experiments.ingredients.compute import EMULATED
 from experiments.ingredients.record import Provenance
 from experiments.ingredients.trained_map import ARRAYS
 from experiments.ingredients.trajectories import TRAJECTORIES
@@ -289,7 +288,7 @@ def reproduce(options: argparse.Namespace) -> int:
         print("note: the code has uncommitted changes; the tables will mark these runs")
     in_bf16 = sum(job.config["compute"]["precision"] == "bf16" for job in plan)
     if in_bf16 and not on_gpu and options.executor == "local" and not bfloat16.processor_has_it():
-        print(f"note: {EMULATED} ({in_bf16} of these runs)")
+        print(f"note: {bfloat16.NOTE} ({in_bf16} of these runs)")
     if options.dry_run:
         return 0
     try:

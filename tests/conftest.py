@@ -4,6 +4,8 @@ import os
 import signal
 import uuid
 
+from experiments.ingredients import bfloat16
+
 import hypothesis
 import pymongo
 import pytest
@@ -28,6 +30,13 @@ def in_process():
         yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True)
+def native_bfloat16():
+    """No test sees what another one's run has emulated."""
+    yield
+    bfloat16.emulate(False)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """bfloat16 emulated: what a processor with the instructions computes, up to the order of the sums."""
 
-from experiments.ingredients import bfloat16
+from experiments.errors import UserError
+from experiments.ingredients import bfloat16, processes
 from experiments.ingredients.bfloat16 import RoundedProducts
 from experiments.ingredients.compute import hardware, prepare
 from models.assignment import target_distribution
@@ -85,20 +86,28 @@ def test_a_training_step_is_that_of_native_bfloat16():
 
 
 @pytest.mark.parametrize(
-    ("precision", "capabilities", "emulated"),
+    ("precision", "device", "capabilities", "emulated"),
     [
-        ("bf16", {"avx2": True, "avx512_bf16": False}, True),
-        ("bf16", {"avx512_bf16": True, "amx_bf16": False}, False),
-        ("bf16", {"neon": True, "bf16": True}, False),
-        ("fp32", {"avx2": True, "avx512_bf16": False}, False),
+        ("bf16", "cpu", {"avx2": True, "avx512_bf16": False}, True),
+        ("bf16", "cpu", {"avx512_bf16": True, "amx_bf16": False}, False),
+        ("bf16", "cpu", {"neon": True, "bf16": True}, False),
+        ("bf16", "auto", {"avx2": True, "avx512_bf16": False}, False),
+        ("fp32", "cpu", {"avx2": True, "avx512_bf16": False}, False),
     ],
 )
-def test_only_what_the_processor_lacks_is_emulated(monkeypatch, capsys, precision, capabilities, emulated):
+def test_only_what_the_processor_lacks_is_emulated(monkeypatch, capsys, precision, device, capabilities, emulated):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
-    try:
-        device = prepare(device="cpu", precision=precision, threads=None, deterministic=False)
-        assert hardware(device)["bfloat16_emulated"] == emulated
-        assert ("note: no bfloat16 instructions" in capsys.readouterr().err) == emulated
-    finally:
-        bfloat16.emulate(False)
-    assert hardware(device)["bfloat16_emulated"] is False
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(processes, "join", lambda device: device)
+    prepare(device=device, precision=precision, compile=False, threads=None, deterministic=False)
+    assert hardware(torch.device("cpu"))["bfloat16_emulated"] == bfloat16.emulated() == emulated
+    assert ("note: no bfloat16 instructions" in capsys.readouterr().err) == emulated
+    prepare(device=device, precision="fp32", compile=False, threads=None, deterministic=False)
+    assert not bfloat16.emulated()
+
+
+def test_what_is_emulated_cannot_be_compiled(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
+    with pytest.raises(UserError, match=r"^compute.compile=True compiles nothing here .* use compute.precision=fp32$"):
+        prepare(device="cpu", precision="bf16", compile=True, threads=None, deterministic=False)
+    assert not bfloat16.emulated()

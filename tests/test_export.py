@@ -26,6 +26,7 @@ from safetensors.torch import load_file, save_file
 CASES = {
     "dpsom": (dpsom.ex, {}),
     "somvae": (somvae.ex, {}),
+    "convolutional SOM-VAE": (somvae.ex, {"model": {"network": "conv"}, "data": {"limit": 100}}),
     "stays_baselines": (stays_baselines.ex, {}),
     "tdpsom": (tdpsom.ex, {}),
     "topography": (topography.ex, {}),

@@ -2,7 +2,7 @@
 
 from experiments.errors import UserError
 from experiments.ingredients import evaluation
-from experiments.ingredients.evaluation import by_part, learning_curve
+from experiments.ingredients.evaluation import Collapse, by_part, learning_curve
 from experiments.ingredients.training import Phase
 from models.grid import Grid
 
@@ -33,15 +33,18 @@ def test_splits_are_due_every_few_epochs_and_after_a_phases_last(choose, test_cu
     assert {epoch: found for epoch, found in evaluated.items() if found} == {3: names, 6: names, 7: names}
 
 
-def test_a_collapsed_map_is_an_error_where_there_is_advice(choose):
+@pytest.mark.parametrize(("only_at_the_end", "last_good"), [(False, 0), (True, 6)])
+def test_a_collapsed_map_ends_the_joint_phase(choose, only_at_the_end, last_good):
     choose(every=1, test_curve=False)
-    late = learning_curve(PARTS, one_unit, Grid(2, 2, torus=True), lambda phase, epoch: "wait" if epoch > 5 else None)
-    assert late(JOINT, 5) == {"validation/used_units": 1}
-    with pytest.raises(UserError, match=r"^the map collapsed: after joint epoch 6 one unit holds all .*; wait$"):
-        late(JOINT, 6)
+    curve = learning_curve(PARTS, one_unit, Collapse(Grid(2, 2, torus=True), "wait", only_at_the_end))
+    for epoch in range(1, last_good + 1):
+        assert curve(JOINT, epoch) == {"validation/used_units": 1}
+    with pytest.raises(UserError, match=rf"^the map collapsed: after joint epoch {last_good + 1} one unit .*; wait$"):
+        curve(JOINT, last_good + 1)
+    assert curve(Phase("pretrain", 1, ()), 1)
 
 
 def test_a_map_of_one_unit_and_no_map_cannot_collapse(choose):
     choose(every=1, test_curve=False)
-    for grid in (Grid(1, 1, torus=True), None):
-        assert learning_curve(PARTS, one_unit, grid, lambda phase, epoch: "wait")(JOINT, 7)
+    for collapse in (Collapse(Grid(1, 1, torus=True), "wait", only_at_the_end=False), None):
+        assert learning_curve(PARTS, one_unit, collapse)(JOINT, 7)

@@ -71,3 +71,9 @@ def test_half_a_spectrum_is_that_of_the_fast_transform_and_stands_for_all(length
     spectrum = maps.flatten(1).to(torch.complex128) @ fourier(frequencies, lengths, lengths).t()
     torch.testing.assert_close(spectrum, expected)
     torch.testing.assert_close((represented * spectrum.abs() ** 2).sum(1), (maps**2).sum((1, 2)) * maps[0].numel())
+
+
+def test_maps_of_another_shape_are_refused():
+    layer = SpectralConvolution(3, 4, 4, (5, 6))
+    with pytest.raises(ValueError, match=r"maps of \(6, 5\), expected \(5, 6\)"):
+        layer(torch.randn(2, 3, 6, 5))

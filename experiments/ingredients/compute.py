@@ -19,7 +19,7 @@ from sacred import Ingredient
 compute = Ingredient("compute", save_git_info=False)
 compute.add_config(
     device="auto",  # auto (CUDA where there is one), cpu or cuda
-    precision="fp32",  # fp32, tf32 (CUDA) or bf16 (matrix products and convolutions in bfloat16, weights in fp32)
+    precision="fp32",  # fp32, tf32 (CUDA) or bf16: matrix products and convolutions but spectral ones in bfloat16
     compile=False,  # torch.compile for the loss functions
     threads=None,  # CPU threads; null leaves the choice to PyTorch
     deterministic=False,  # only deterministic kernels on CUDA; the CPU path always is
@@ -30,15 +30,14 @@ RULES = {
     "compute.threads": optional(at_least(1)),
 }
 
-EMULATED = "no bfloat16 instructions in this processor: products are computed in fp32 and rounded, which takes longer"
-
 
 @compute.capture
-def prepare(device: str, precision: str, threads: int | None, deterministic: bool) -> torch.device:
+def prepare(device: str, precision: str, compile: bool, threads: int | None, deterministic: bool) -> torch.device:
     """Apply the settings to PyTorch and return the device of this process.
 
     Raises:
-        UserError: CUDA was asked for and there is none, or not enough for the processes.
+        UserError: CUDA was asked for and there is none, or not enough for the processes; compilation of what this
+            processor has to emulate.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("compute.device=cuda, but PyTorch sees no CUDA device: use compute.device=auto or cpu")
@@ -51,8 +50,11 @@ def prepare(device: str, precision: str, threads: int | None, deterministic: boo
     torch.use_deterministic_algorithms(deterministic)
     use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     bfloat16.emulate(precision == "bf16" and not use_cuda and not bfloat16.processor_has_it())
-    if bfloat16.emulated():
-        print(f"note: {EMULATED}", file=sys.stderr)
+    if bfloat16.emulated() and compile:
+        bfloat16.emulate(False)
+        raise UserError(f"compute.compile=True compiles nothing here ({bfloat16.NOTE}): use compute.precision=fp32")
+    if bfloat16.emulated() and processes.NUMBER == 0:
+        print(f"note: {bfloat16.NOTE}", file=sys.stderr)
     return processes.join(torch.device("cuda" if use_cuda else "cpu"))
 
 

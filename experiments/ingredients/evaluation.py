@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from experiments.configuration import at_least
@@ -32,6 +33,7 @@ Part = TypeVar("Part")  # the samples of a split: a Split, or Stays
 CHUNK = 3000
 SHOWN_RECONSTRUCTIONS = 20
 PROJECTED_SAMPLES = 2000
+COLLAPSE_ADVICE = "lower loss.gamma or training.learning_rate, or pretrain longer"  # of DPSOM and T-DPSOM
 
 
 @torch.no_grad()
@@ -67,29 +69,44 @@ def evaluated_parts(splits: Mapping[str, Part], batch_size: int, whole_batches: 
     return parts
 
 
+@dataclass(frozen=True)
+class Collapse:
+    """When a collapsed map ends the run.
+
+    Attributes:
+        grid: the map's.
+        advice: what to do about it.
+        only_at_the_end: of the joint phase; a map may recover before.
+    """
+
+    grid: Grid
+    advice: str
+    only_at_the_end: bool
+
+    def ends(self, phase: Phase, epoch: int) -> bool:
+        """Whether the run ends when the map has collapsed by this epoch."""
+        return phase.name == "joint" and self.grid.size > 1 and (epoch == phase.epochs or not self.only_at_the_end)
+
+
 def learning_curve(
     parts: dict[str, Part],
     metrics_of: Callable[[Part], dict[str, float]],
-    grid: Grid | None = None,
-    advice: Callable[[Phase, int], str | None] = lambda phase, epoch: None,
+    collapse: Collapse | None = None,
 ) -> Callable[[Phase, int], dict[str, float]]:
     """What the trainer calls after every epoch: the metrics of those splits that are due, often none.
 
     Args:
         parts: `validation` and `test`.
         metrics_of: evaluates one of them.
-        grid: of the map that must not collapse.
-        advice: what to do about a map that has collapsed by this epoch of a phase; None where that is no error. It is
-            raised as a UserError when one unit of several holds everything in the validation split.
+        collapse: when a UserError ends the run because one unit of several holds all of the validation split.
     """
 
     def evaluate(phase: Phase, epoch: int) -> dict[str, float]:
         metrics = by_part(due(epoch, phase.epochs, parts), metrics_of)
-        one_unit = grid is not None and grid.size > 1 and metrics.get("validation/used_units") == 1
-        if one_unit and (what_to_do := advice(phase, epoch)):
+        if collapse and collapse.ends(phase, epoch) and metrics.get("validation/used_units") == 1:
             raise UserError(
                 f"the map collapsed: after {phase.name} epoch {epoch} one unit holds all of the validation split; "
-                f"{what_to_do}"
+                f"{collapse.advice}"
             )
         return metrics
 
