@@ -33,7 +33,7 @@ from experiments.ingredients.evaluation import (
 )
 from experiments.ingredients.figures import hit_map
 from experiments.ingredients.figures_series import attractor
-from experiments.ingredients.hours import Hours, agreement, all_metrics, map_autocorrelation, movement, unit_table
+from experiments.ingredients.hours import Hours, all_metrics, clustering, map_autocorrelation, movement, unit_table
 from experiments.ingredients.metrics import topology_metrics
 from experiments.ingredients.record import Provenance, finish
 from experiments.ingredients.samples import Samples
@@ -202,12 +202,6 @@ def latents_of(model: Model, stays: Stays) -> Tensor:
     return in_chunks(model, model.latents, stays.inputs[stays.mask])
 
 
-def clustering(model: Model, part: Stays, grid: Grid) -> dict[str, float]:
-    """How well units agree with the labels of a split, and how its stays move over the map."""
-    hours = Hours.nearest(part, latents_of(model, part), model.centroids)
-    return agreement(hours, grid.size) | movement(hours, grid)
-
-
 def final_metrics(model: Model, part: Stays, hours: Hours, latents: Tensor, grid: Grid) -> dict[str, float]:
     """Metrics of a split; those of the map only where the method has one."""
     metrics, way = all_metrics(hours, grid.size), movement(hours, grid)
@@ -273,7 +267,11 @@ def main(_run, _config, seed, model, training, compute) -> dict[str, float | Non
             evaluated = {name: parts[name] for name in ("validation", "test")}
             train_inputs = parts["train"].inputs
             collapse = Collapse(grid, "lower training.learning_rate", only_at_the_end=True)
-            curve = learning_curve(evaluated, lambda part: clustering(clusters, part, grid), collapse)
+            curve = learning_curve(
+                evaluated,
+                lambda part: clustering(part, latents_of(clusters, part), clusters.centroids, grid),
+                collapse,
+            )
             progress = Trainer(clusters, stages, train_inputs, tracker, curve, _config).run()
         metrics = evaluate(tracker, clusters, parts, grid, training["joint_epochs"])
         tracker.scalars(metrics, training["joint_epochs"])

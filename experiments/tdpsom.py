@@ -28,7 +28,7 @@ from experiments.ingredients.evaluation import (
     learning_curve,
 )
 from experiments.ingredients.forecasting import forecast_metrics
-from experiments.ingredients.hours import Hours, agreement, all_metrics, map_autocorrelation, movement
+from experiments.ingredients.hours import Hours, all_metrics, clustering, map_autocorrelation, movement
 from experiments.ingredients.metrics import topology_metrics
 from experiments.ingredients.record import Provenance, finish
 from experiments.ingredients.samples import Samples
@@ -159,12 +159,6 @@ def phases(tdpsom: TDPSOM, train: Stays, assignment: str, training: dict[str, An
     ]
 
 
-def clustering(tdpsom: TDPSOM, part: Stays, assignment: str) -> dict[str, float]:
-    """How well clusters agree with the labels of a split, and how its stays move over the map."""
-    hours = Hours.nearest(part, latents_of(tdpsom, part, assignment), tdpsom.centroids)
-    return agreement(hours, tdpsom.grid.size) | movement(hours, tdpsom.grid)
-
-
 def final_metrics(tdpsom: TDPSOM, part: Stays, assignment: str) -> dict[str, float]:
     """All metrics of a split: clustering, topology, movement over the map, forecast."""
     latents = latents_of(tdpsom, part, assignment)
@@ -187,7 +181,11 @@ def main(_run, _config, seed, model, training) -> dict[str, float | None]:
     assignment = model["assignment"]
     stages = phases(tdpsom, train, assignment, training)
     collapse = Collapse(tdpsom.grid, COLLAPSE_ADVICE, only_at_the_end=False)
-    of_map = learning_curve(parts, lambda part: clustering(tdpsom, part, assignment), collapse)
+    of_map = learning_curve(
+        parts,
+        lambda part: clustering(part, latents_of(tdpsom, part, assignment), tdpsom.centroids, tdpsom.grid),
+        collapse,
+    )
 
     def curve(phase: Phase, epoch: int) -> dict[str, float]:
         """The last phase leaves the map as it is."""

@@ -215,10 +215,9 @@ TABLES: dict[str, Table] = {
             "300 held-out sequences of 32 frames made of test images, K = 64; the label of a frame is the class of the "
             "image that it shows more of. SOM-VAE-prob learns its transitions with the map (`transition_nll`); the "
             "counted table is the most likely one for 300 training sequences, given the units they win, with one "
-            "pseudo-count a row. Our networks train for 8 epochs, the paper's "
-            "for 20. The paper claims that both predict equally well. Nats a step; the lower the better, "
-            "but comparable between the two tables of one row only: other maps have other units to predict. An empty "
-            "cell has not been run."
+            "pseudo-count a row. Our networks train for 8 epochs, the paper's for 20. The paper claims that both "
+            "predict equally well. Nats a step; the lower the better, but comparable between the two tables of one row "
+            "only: other maps have other units to predict. An empty cell has not been run."
         ),
         render=render_columns,
         labels=("data", "method"),
@@ -266,9 +265,9 @@ TABLES: dict[str, Table] = {
         title="All models beside each other, K = 64",
         reading=(
             "Clustering of the test images by 64 units, and the numbers that DPSOM's paper gives. NMI is the geometric "
-            "one. Every method sees the same pixels and splits as DPSOM; SOM-VAE "
-            "trains for 8 epochs, not 20. DESOM and IDEC are not part of this "
-            "repository. Intervals and verdicts as in the table of DPSOM's parity. An empty cell has not been run."
+            "one. Every method sees the same pixels and splits as DPSOM; SOM-VAE trains for 8 epochs, not 20. "
+            "DESOM and IDEC are not part of this repository. Intervals and verdicts as in the table of DPSOM's parity. "
+            "An empty cell has not been run."
         ),
         render=render_parity,
         labels=("data", "method"),

@@ -114,7 +114,7 @@ def test_the_map_is_evaluated_while_it_changes(fast):
 
 
 def test_a_resumed_run_ends_with_the_same_numbers(fast, in_process, tmp_path, monkeypatch):
-    evaluate, calls = tdpsom.agreement, []
+    evaluate, calls = tdpsom.clustering, []
 
     def interrupt(*arguments):
         calls.append(arguments)
@@ -122,10 +122,10 @@ def test_a_resumed_run_ends_with_the_same_numbers(fast, in_process, tmp_path, mo
             raise KeyboardInterrupt
         return evaluate(*arguments)
 
-    monkeypatch.setattr(tdpsom, "agreement", interrupt)
+    monkeypatch.setattr(tdpsom, "clustering", interrupt)
     first = run(tmp_path, "fast")
     assert first.status == 130
-    monkeypatch.setattr(tdpsom, "agreement", evaluate)
+    monkeypatch.setattr(tdpsom, "clustering", evaluate)
     second = run(tmp_path, f"resume={first.folder}")
     assert second.status == 0, second.errors
     assert second.metrics == fast.metrics

@@ -49,11 +49,11 @@ def prepare(device: str, precision: str, compile: bool, threads: int | None, det
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic)
     use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-    bfloat16.emulate(precision == "bf16" and not use_cuda and not bfloat16.processor_has_it())
-    if bfloat16.emulated() and compile:
-        bfloat16.emulate(False)
+    emulated = precision == "bf16" and not use_cuda and not bfloat16.processor_has_it()
+    if emulated and compile:
         raise UserError(f"compute.compile=True compiles nothing here ({bfloat16.NOTE}): use compute.precision=fp32")
-    if bfloat16.emulated() and processes.NUMBER == 0:
+    bfloat16.emulate(emulated)
+    if emulated and processes.NUMBER == 0:
         print(f"note: {bfloat16.NOTE}", file=sys.stderr)
     return processes.join(torch.device("cuda" if use_cuda else "cpu"))
 

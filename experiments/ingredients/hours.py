@@ -77,6 +77,12 @@ def agreement(hours: Hours, number_of_units: int) -> dict[str, float]:
     }
 
 
+def clustering(stays: Stays, latents: Tensor, centroids: Tensor, grid: Grid) -> dict[str, float]:
+    """How well the map agrees with the labels, and how the stays move over it, for latents `[n, D]` of their hours."""
+    hours = Hours.nearest(stays, latents, centroids)
+    return agreement(hours, grid.size) | movement(hours, grid)
+
+
 def all_metrics(hours: Hours, number_of_units: int) -> dict[str, float]:
     """Agreement with every label: `<metric>_<label>` as `clustering_metrics` has them, and an interval of the NMI.
 
