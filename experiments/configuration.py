@@ -45,6 +45,11 @@ def between(low: float, high: float) -> Rule:
     return Rule(f"between {low:g} and {high:g}", lambda value: low <= value <= high, float)
 
 
+def inside(low: float, high: float) -> Rule:
+    """Neither end is allowed."""
+    return Rule(f"greater than {low:g} and less than {high:g}", lambda value: low < value < high, float)
+
+
 def one_of(*values: str) -> Rule:
     return Rule(f"one of {', '.join(map(repr, values))}", lambda value: value in values, type(values[0]))
 

@@ -18,7 +18,7 @@ from experiments.ingredients import evaluation as evaluating
 from experiments.ingredients import tracking as trackers
 from experiments.ingredients import training as trainer
 from experiments.ingredients.compute import compute, prepare
-from experiments.ingredients.data import Dataset, Split, data, load_dataset
+from experiments.ingredients.data import Split, data, load_dataset
 from experiments.ingredients.evaluation import (
     COLLAPSE_ADVICE,
     SHOWN_RECONSTRUCTIONS,
@@ -152,23 +152,21 @@ def clustering(dpsom: DPSOM, split: Split, assignment: str) -> dict[str, float]:
     return map_metrics(latents, split.labels, dpsom.centroids, dpsom.grid, topology=False)
 
 
-def final_metrics(dpsom: DPSOM, split: Split, assignment: str) -> dict[str, float]:
-    """All metrics of a split: clustering, topology, reconstruction."""
-    latents = latents_of(dpsom, split.inputs, assignment)
+def final_metrics(dpsom: DPSOM, split: Split, latents: Tensor) -> dict[str, float]:
+    """All metrics of a split and its latents: clustering, topology, reconstruction."""
     errors = in_chunks(dpsom, lambda chunk: squared_error(chunk, dpsom.decode(dpsom.mean(chunk))), split.inputs)
     metrics = map_metrics(latents, split.labels, dpsom.centroids, dpsom.grid, topology=True)
     return metrics | {"reconstruction_error": errors.mean().item()}
 
 
-def draw(tracker: Tracker, dpsom: DPSOM, dataset: Dataset, assignment: str, step: int) -> None:
-    """Pictures of the map over the validation split."""
-    split = dataset.validation
+def draw(tracker: Tracker, dpsom: DPSOM, split: Split, latents: Tensor, classes: tuple[str, ...], step: int) -> None:
+    """Pictures of the map over a split and its latents."""
     draw_map(
         tracker,
         split,
-        dataset.classes,
+        classes,
         dpsom.grid,
-        latents=latents_of(dpsom, split.inputs, assignment),
+        latents=latents,
         centroids=dpsom.centroids,
         decoded_centroids=in_chunks(dpsom, dpsom.decode, dpsom.centroids.detach()),
         reconstructed=in_chunks(
@@ -193,11 +191,12 @@ def main(_run, _config, seed, model, training) -> dict[str, float | None]:
     collapse = Collapse(dpsom.grid, COLLAPSE_ADVICE, only_at_the_end=False)
     curve = learning_curve(parts, lambda part: clustering(dpsom, part, assignment), collapse)
     with Tracker(_run) as tracker:
-        progress = Trainer(dpsom, stages, dataset.train.inputs, tracker, curve, _config).run()
-        metrics = by_part(parts, lambda part: final_metrics(dpsom, part, assignment))
+        progress = Trainer(dpsom, stages, dataset.train.inputs, tracker, curve, _config, dataset.checksum).run()
+        seen = {name: (part, latents_of(dpsom, part.inputs, assignment)) for name, part in parts.items()}
+        metrics = by_part(seen, lambda part: final_metrics(dpsom, *part))
         step = sum(phase.epochs for phase in stages)
         tracker.scalars(metrics, step)
-        draw(tracker, dpsom, dataset, assignment, step)
+        draw(tracker, dpsom, *seen["validation"], dataset.classes, step)
         return finish(tracker, ex.path, _config, metrics, progress, provenance, device, dataset.samples)
 
 

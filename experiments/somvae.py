@@ -19,7 +19,7 @@ from experiments.ingredients import series as serial
 from experiments.ingredients import tracking as trackers
 from experiments.ingredients import training as trainer
 from experiments.ingredients.compute import compute, prepare
-from experiments.ingredients.data import Dataset, Split, data, load_dataset
+from experiments.ingredients.data import Split, data, load_dataset
 from experiments.ingredients.evaluation import (
     SHOWN_RECONSTRUCTIONS,
     Collapse,
@@ -33,6 +33,7 @@ from experiments.ingredients.evaluation import (
     map_metrics,
     squared_error,
 )
+from experiments.ingredients.metrics import winners
 from experiments.ingredients.record import Provenance, finish
 from experiments.ingredients.samples import Samples
 from experiments.ingredients.series import Series, evaluated_series, sequences, series
@@ -168,7 +169,7 @@ def evaluate_series(tracker: Tracker, somvae: SOMVAE, parts: dict[str, Series], 
     seen = {}
     for name, part in parts.items():
         latents = latents_of(somvae, part.frames().inputs)
-        units = in_chunks(somvae, lambda chunk: somvae.distances(chunk).argmin(dim=1), latents).long().cpu()
+        units = torch.from_numpy(winners(latents.cpu().numpy(), somvae.centroids.detach().cpu().numpy())[0])
         seen[name] = SeriesOnMap(part, latents, units.view(part.labels.shape))
     tables = Transitions(somvae.learned_transitions(), counted_transitions(seen["train"].moves(), somvae.grid.size))
     decoded = in_chunks(somvae, somvae.decode, somvae.centroids.detach())
@@ -176,16 +177,15 @@ def evaluate_series(tracker: Tracker, somvae: SOMVAE, parts: dict[str, Series], 
     return series_metrics(seen, tables, lambda frames, latents: split_metrics(somvae, frames, latents))
 
 
-def draw(tracker: Tracker, somvae: SOMVAE, dataset: Dataset, step: int) -> None:
-    """Pictures of the map over the validation split."""
-    split = dataset.validation
+def draw(tracker: Tracker, somvae: SOMVAE, split: Split, latents: Tensor, classes: tuple[str, ...], step: int) -> None:
+    """Pictures of the map over a split and its latents."""
     shown = split.inputs[:SHOWN_RECONSTRUCTIONS]
     draw_map(
         tracker,
         split,
-        dataset.classes,
+        classes,
         somvae.grid,
-        latents=latents_of(somvae, split.inputs),
+        latents=latents,
         centroids=somvae.centroids,
         decoded_centroids=in_chunks(somvae, somvae.decode, somvae.centroids.detach()),
         reconstructed=in_chunks(somvae, lambda chunk: reconstructed(somvae, chunk), shown),
@@ -210,10 +210,11 @@ def main(_run, _config, seed, model, training) -> dict[str, float | None]:
     may_collapse = model["gradients"] == "none"  # then it is the result, and published
     curve = learning_curve(parts, lambda part: clustering(somvae, part), None if may_collapse else collapse)
     with Tracker(_run) as tracker:
-        progress = Trainer(somvae, stages, train.inputs, tracker, curve, _config).run()
-        metrics = by_part(parts, lambda part: split_metrics(somvae, part, latents_of(somvae, part.inputs)))
+        progress = Trainer(somvae, stages, train.inputs, tracker, curve, _config, dataset.checksum).run()
+        seen = {name: (part, latents_of(somvae, part.inputs)) for name, part in parts.items()}
+        metrics = by_part(seen, lambda part: split_metrics(somvae, *part))
         step = sum(phase.epochs for phase in stages)
-        draw(tracker, somvae, dataset, step)
+        draw(tracker, somvae, *seen["validation"], dataset.classes, step)
         if held_out:
             metrics |= evaluate_series(tracker, somvae, held_out, step)
         tracker.scalars(metrics, step)

@@ -272,7 +272,7 @@ def main(_run, _config, seed, model, training, compute) -> dict[str, float | Non
                 lambda part: clustering(part, latents_of(clusters, part), clusters.centroids, grid),
                 collapse,
             )
-            progress = Trainer(clusters, stages, train_inputs, tracker, curve, _config).run()
+            progress = Trainer(clusters, stages, train_inputs, tracker, curve, _config, samples.checksum).run()
         metrics = evaluate(tracker, clusters, parts, grid, training["joint_epochs"])
         tracker.scalars(metrics, training["joint_epochs"])
         return finish(tracker, ex.path, _config, metrics, progress, provenance, device, samples)

@@ -41,8 +41,7 @@ from experiments.registration import register
 from models.assignment import target_distribution
 from models.grid import Grid
 from models.lstm import RECURRENT_ACTIVATIONS
-from models.tdpsom import TDPSOM, LossWeights
-from models.tdpsom import Hours as HoursOfBatch
+from models.tdpsom import TDPSOM, LossWeights, SeriesLayout
 
 import torch
 from sacred import Experiment
@@ -54,7 +53,6 @@ training = training_ingredient(
     som_learning_rates=[0.1, 0.01, 0.01],
     joint_epochs=100,  # of everything together, each batch with a second step of the forecaster alone
     prediction_epochs=50,  # of the forecaster alone
-    annealing_epochs=0,  # joint epochs in which the weight of the KL rises from 0 to loss.prior; 0: it is constant
 )
 ex = Experiment("tdpsom", ingredients=[data, compute, training, evaluation, tracking], save_git_info=False)
 ex.add_config(
@@ -78,7 +76,7 @@ ex.add_config(
         gamma=50.0,  # weighs the commitment to the target distribution
         beta=10.0,  # weighs the neighbourhood of the map
         kappa=1.0,  # weighs the smoothness in time
-        eta=1.0,  # weighs the forecast; at 0 there is no forecaster
+        eta=1.0,  # weighs the forecast; at 0 the forecaster is not trained
         prior=0.00001,  # weighs KL(posterior || prior) inside the ELBO
     ),
 )
@@ -108,7 +106,6 @@ register(
         "training.som_learning_rates": any_length(positive),
         "training.joint_epochs": at_least(0),
         "training.prediction_epochs": at_least(0),
-        "training.annealing_epochs": at_least(0),
     }
     | cohorts.RULES
     | computing.RULES
@@ -141,28 +138,24 @@ def phases(tdpsom: TDPSOM, train: Stays, assignment: str, training: dict[str, An
     @torch.no_grad()
     def target() -> dict[str, Tensor]:
         rows = target_distribution(tdpsom.assign(latents_of(tdpsom, train, assignment)))
-        return {"target": HoursOfBatch(train.inputs, mask).series(rows), **padding}
+        return {"target": SeriesLayout(train.inputs, mask).series(rows), **padding}
 
     def forecaster_alone(target: Tensor, **batch: Tensor) -> dict[str, Tensor]:
         return tdpsom.prediction_loss(**batch)
 
-    joint, annealing = training["joint_epochs"], training["annealing_epochs"]
-    schedules = {"annealing": tuple(min(1.0, epoch / annealing) for epoch in range(joint))} if annealing else {}
-    together = (Update(tdpsom.joint_loss, rate, schedules), *([Update(forecaster_alone, rate)] if predicts else []))
+    together = (Update(tdpsom.joint_loss, rate), *([Update(forecaster_alone, rate)] if predicts else []))
     forecaster = Update(tdpsom.prediction_loss, rate)
     som = Update(tdpsom.som_initialization_loss, tuple(training["som_learning_rates"]))
     return [
         Phase("pretrain", training["pretrain_epochs"], (Update(tdpsom.pretraining_loss, rate),), lambda: padding),
         Phase("som", training["som_epochs"], (som,), lambda: padding),
-        Phase("joint", joint, together, target),
+        Phase("joint", training["joint_epochs"], together, target),
         Phase("prediction", training["prediction_epochs"] if predicts else 0, (forecaster,), lambda: padding),
     ]
 
 
-def final_metrics(tdpsom: TDPSOM, part: Stays, assignment: str) -> dict[str, float]:
-    """All metrics of a split: clustering, topology, movement over the map, forecast."""
-    latents = latents_of(tdpsom, part, assignment)
-    hours = Hours.nearest(part, latents, tdpsom.centroids)
+def final_metrics(tdpsom: TDPSOM, part: Stays, hours: Hours, latents: Tensor) -> dict[str, float]:
+    """All metrics of a split, its hours and their latents: clustering, topology, movement, forecast."""
     metrics = all_metrics(hours, tdpsom.grid.size) | movement(hours, tdpsom.grid)
     metrics |= map_autocorrelation(hours, tdpsom.grid)
     metrics |= topology_metrics(latents.cpu().numpy(), tdpsom.centroids.detach().cpu().numpy(), tdpsom.grid)
@@ -192,13 +185,15 @@ def main(_run, _config, seed, model, training) -> dict[str, float | None]:
         return {} if phase.name == "prediction" else of_map(phase, epoch)
 
     with Tracker(_run) as tracker:
-        progress = Trainer(tdpsom, stages, train.inputs, tracker, curve, _config).run()
-        metrics = by_part(parts, lambda part: final_metrics(tdpsom, part, assignment))
+        progress = Trainer(tdpsom, stages, train.inputs, tracker, curve, _config, samples.checksum).run()
+        seen = {}
+        for name, part in parts.items():
+            latents = latents_of(tdpsom, part, assignment)
+            seen[name] = part, Hours.nearest(part, latents, tdpsom.centroids), latents
+        metrics = by_part(seen, lambda part: final_metrics(tdpsom, *part))
         step = sum(phase.epochs for phase in stages)
         tracker.scalars(metrics, step)
-        latents = latents_of(tdpsom, parts["validation"], assignment)
-        hours = Hours.nearest(parts["validation"], latents, tdpsom.centroids)
-        draw_stays(tracker, tdpsom, parts["validation"], hours, latents, step)
+        draw_stays(tracker, tdpsom, *seen["validation"], step)
         return finish(tracker, ex.path, _config, metrics, progress, provenance, device, samples)
 
 

@@ -183,11 +183,11 @@ def main(_run, _config, seed, model, training) -> dict[str, float | None]:
     optimizer = OPTIMIZERS[training["optimizer"]]
     curve = learning_curve(parts, lambda part: metrics_of(topography, part))
     with Tracker(_run) as tracker:
-        trainer = Trainer(topography, stages, inputs, tracker, curve, _config, optimizer)
-        progress = trainer.run()
+        training_run = Trainer(topography, stages, inputs, tracker, curve, _config, dataset.checksum, optimizer)
+        progress = training_run.run()
         if training["minisom_steps"]:
             progress.seconds["map"] = fit_minisom(topography, inputs, training, seed)
-            trainer.save()
+            training_run.save()
         metrics = by_part(parts, lambda part: final_metrics(topography, part))
         step = max(sum(phase.epochs for phase in stages), 1)
         tracker.scalars(metrics, step)

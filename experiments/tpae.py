@@ -334,7 +334,7 @@ def main(_run, _config, seed, model, training) -> dict[str, float | None]:
     parts = evaluated_parts(dataset.held_out, training["batch_size"])
     curve = learning_curve(parts, lambda split: metrics_of(net, split, topology=True))
     with Tracker(_run) as tracker:
-        progress = Trainer(net, stages, train.inputs, tracker, curve, _config).run()
+        progress = Trainer(net, stages, train.inputs, tracker, curve, _config, dataset.checksum).run()
         metrics = final_metrics(net, train, parts)
         step = sum(phase.epochs for phase in stages)
         tracker.scalars(metrics, step)

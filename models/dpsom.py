@@ -79,7 +79,7 @@ class DPSOM(ProbabilisticSOM):
 
     def winners(self, inputs: Tensor) -> Tensor:
         """Index `[B]` of the unit nearest to the posterior mean of each of the inputs `[B, C, H, W]`."""
-        return self.distances(self.mean(inputs).float()).argmin(dim=1)
+        return self.distances(self.mean(inputs)).argmin(dim=1)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Pictures `[B, C, H, W]` in [0, 1] of latents `[B, D]`."""

@@ -128,7 +128,7 @@ class SOMVAE(nn.Module):
         return self.transition_logits.softmax(dim=1)
 
     def learned_transitions(self) -> Tensor | None:
-        """P on the CPU, or None where no weight trains it."""
+        """P on the CPU, or None where its own loss has no weight."""
         return self.transition_probabilities().detach().cpu() if self.weights.gamma > 0 else None
 
     def joint_loss(self, inputs: Tensor, starts: Tensor | None = None) -> dict[str, Tensor]:

@@ -45,7 +45,7 @@ class LossWeights:
     """KL between posterior and prior, inside the ELBO"""
 
 
-class Hours:
+class SeriesLayout:
     """The hours of a batch of series `[B, T, ...]` that count, as rows `[N, ...]`, series after series.
 
     `mask` `[B, T]` is true for them; each series fills its row from the left. None: all of them.
@@ -53,22 +53,23 @@ class Hours:
 
     def __init__(self, series: Tensor, mask: Tensor | None) -> None:
         self.shape = series.shape[:2]
-        self.mask = mask
+        self.places = None if mask is None else mask.flatten().nonzero()[:, 0]  # of the rows; the device is waited for
+        self.row_at = None if mask is None else mask.flatten().cumsum(0) - 1
 
     def rows(self, series: Tensor) -> Tensor:
-        return series.flatten(0, 1) if self.mask is None else series[self.mask]
+        rows = series.flatten(0, 1)
+        return rows if self.places is None else rows.index_select(0, self.places)
 
     def series(self, rows: Tensor) -> Tensor:
         """The inverse of `rows`; behind its end a series repeats its last hour."""
-        if self.mask is not None:
-            rows = rows[self.mask.flatten().cumsum(0) - 1]
+        rows = rows if self.row_at is None else rows.index_select(0, self.row_at)
         return rows.unflatten(0, self.shape)
 
 
 class TDPSOM(ProbabilisticSOM):
     """Encoder, decoder, `K = height * width` centroids in the latent space, and a forecaster of the latents.
 
-    Series are `[B, T, C]`, optionally with a mask `[B, T]` as `Hours` describes; what belongs to them, the target
+    Series are `[B, T, C]`, optionally with a mask `[B, T]` as in `SeriesLayout`; what belongs to them, the target
     `[B, T, K]` and the noise `[B, T, L]`, has their layout. Rows are hours of any series.
 
     Args:
@@ -161,33 +162,28 @@ class TDPSOM(ProbabilisticSOM):
 
     # Terms
 
-    def elbo_terms(
-        self, inputs: Tensor, latents: Tensor, kl: Tensor, annealing: float | Tensor = 1.0
-    ) -> dict[str, Tensor]:
-        """Of hours `[N, C]`: negative log likelihood (summed over channels), KL, and their weighted sum.
-
-        `annealing` multiplies the weight of the KL.
-        """
+    def elbo_terms(self, inputs: Tensor, latents: Tensor, kl: Tensor) -> dict[str, Tensor]:
+        """Of hours `[N, C]`: negative log likelihood (summed over channels), KL, and their weighted sum."""
         negative_log_likelihood = -self.decode(latents).log_prob(inputs).mean()
         kl = kl.mean()
         return {
             "negative_log_likelihood": negative_log_likelihood,
             "kl": kl,
-            "reconstruction": negative_log_likelihood + annealing * self.weights.prior * kl,
+            "reconstruction": negative_log_likelihood + self.weights.prior * kl,
         }
 
-    def smoothness(self, latents: Tensor, winners: Tensor, hours: Hours) -> Tensor:
+    def smoothness(self, latents: Tensor, winners: Tensor, layout: SeriesLayout) -> Tensor:
         """Latents `[N, L]` shall be near the winner `[N]` of one hour before; that of the first hour is its own."""
-        winners = hours.series(winners)
-        previous = hours.rows(torch.cat([winners[:, :1], winners[:, :-1]], dim=1))
+        winners = layout.series(winners)
+        previous = layout.rows(torch.cat([winners[:, :1], winners[:, :-1]], dim=1))
         distances = (latents - self.centroids.detach()[previous]).square().sum(dim=1)
         return -assignment.student_t_kernel(distances, self.alpha).mean()
 
-    def prediction_nll(self, latents: Tensor, hours: Hours) -> Tensor:
+    def prediction_nll(self, latents: Tensor, layout: SeriesLayout) -> Tensor:
         """Negative log likelihood of each hour's successor in the latents `[N, L]`; the last hour succeeds itself."""
-        latents = hours.series(latents)
+        latents = layout.series(latents)
         following = torch.cat([latents[:, 1:], latents[:, -1:]], dim=1)
-        return -hours.rows(self.predict(latents).log_prob(following)).mean()
+        return -layout.rows(self.predict(latents).log_prob(following)).mean()
 
     # Phases
 
@@ -195,7 +191,7 @@ class TDPSOM(ProbabilisticSOM):
         self, inputs: Tensor, mask: Tensor | None = None, noise: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Phase 1, the variational autoencoder alone."""
-        terms = self.elbo_terms(*self._encode_series(inputs, Hours(inputs, mask), noise))
+        terms = self.elbo_terms(*self._encode_series(inputs, SeriesLayout(inputs, mask), noise))
         return {"loss": terms["reconstruction"], **terms}
 
     def som_initialization_loss(
@@ -203,26 +199,21 @@ class TDPSOM(ProbabilisticSOM):
     ) -> dict[str, Tensor]:
         """Phase 2: centroids move towards the latents, the networks stay."""
         with torch.no_grad():
-            _, latents, _ = self._encode_series(inputs, Hours(inputs, mask), noise)
+            _, latents, _ = self._encode_series(inputs, SeriesLayout(inputs, mask), noise)
         return self.initialization_terms(latents)
 
     def joint_loss(
-        self,
-        inputs: Tensor,
-        target: Tensor,
-        mask: Tensor | None = None,
-        noise: Tensor | None = None,
-        annealing: float | Tensor = 1.0,
+        self, inputs: Tensor, target: Tensor, mask: Tensor | None = None, noise: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Phase 3: everything, with the target distribution `[B, T, K]` of the soft assignments."""
-        weights, hours = self.weights, Hours(inputs, mask)
-        rows, latents, kl = self._encode_series(inputs, hours, noise)
+        weights, layout = self.weights, SeriesLayout(inputs, mask)
+        rows, latents, kl = self._encode_series(inputs, layout, noise)
         distances = self.distances(latents)
         soft = assignment.student_t_assignment(distances, self.alpha)
-        terms = self.elbo_terms(rows, latents, kl, annealing)
-        terms["commitment"] = assignment.commitment_loss(hours.rows(target), soft)
+        terms = self.elbo_terms(rows, latents, kl)
+        terms["commitment"] = assignment.commitment_loss(layout.rows(target), soft)
         terms["som"] = assignment.soft_som_loss(soft.detach(), self.assign(latents.detach()), self.adjacency)
-        terms["smoothness"] = self.smoothness(latents, distances.argmin(dim=1), hours)
+        terms["smoothness"] = self.smoothness(latents, distances.argmin(dim=1), layout)
         loss = (
             weights.theta * terms["reconstruction"]
             + weights.gamma * terms["commitment"]
@@ -230,7 +221,7 @@ class TDPSOM(ProbabilisticSOM):
             + weights.kappa * terms["smoothness"]
         )
         if weights.eta > 0:
-            terms["prediction"] = self.prediction_nll(latents.detach(), hours)
+            terms["prediction"] = self.prediction_nll(latents.detach(), layout)
             loss = loss + weights.eta * terms["prediction"]
         return {"loss": loss, **terms}
 
@@ -238,12 +229,14 @@ class TDPSOM(ProbabilisticSOM):
         self, inputs: Tensor, mask: Tensor | None = None, noise: Tensor | None = None
     ) -> dict[str, Tensor]:
         """The forecaster alone: after each joint step, and phase 4."""
-        hours = Hours(inputs, mask)
+        layout = SeriesLayout(inputs, mask)
         with torch.no_grad():
-            _, latents, _ = self._encode_series(inputs, hours, noise)
-        return {"loss": self.prediction_nll(latents, hours)}
+            _, latents, _ = self._encode_series(inputs, layout, noise)
+        return {"loss": self.prediction_nll(latents, layout)}
 
-    def _encode_series(self, inputs: Tensor, hours: Hours, noise: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def _encode_series(
+        self, inputs: Tensor, layout: SeriesLayout, noise: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Of series `[B, T, C]`: hours `[N, C]`, and what `encode` makes of them."""
-        rows = hours.rows(inputs)
-        return rows, *self.encode(rows, None if noise is None else hours.rows(noise))
+        rows = layout.rows(inputs)
+        return rows, *self.encode(rows, None if noise is None else layout.rows(noise))

@@ -24,6 +24,7 @@ the prototypes of different blocks; ours is that of wav2vec 2.0 (Baevski et al.,
 collapse happens within a map.
 """
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -128,7 +129,7 @@ class SoftSOM(nn.Module):
 
         0 without such a pair.
         """
-        latents, winners = of_all_processes(latents), of_all_processes(distances).argmin(dim=1)
+        latents, winners = of_all_processes(latents), of_all_processes(distances.argmin(dim=1))
         pairs = self.adjacency[winners][:, winners].clamp_max(1.0)
         total = (pairs * squared_distances(latents, latents)).sum() / latents.shape[1]
         return total / pairs.sum().clamp_min(1.0)
@@ -137,7 +138,7 @@ class SoftSOM(nn.Module):
         """1 - entropy of the batch's mean weights / log K; 0 on a map of one unit."""
         usage = of_all_processes(weights).mean(dim=0)
         entropy = -torch.xlogy(usage, usage.clamp_min(1e-12)).sum()
-        return 1 - entropy / torch.tensor(max(self.grid.size, 2)).log()
+        return 1 - entropy / math.log(max(self.grid.size, 2))
 
 
 class Fusion(nn.Module):
@@ -246,8 +247,13 @@ def encoder_of(kind: str, channels: int, sides: tuple[int, int], width: int) -> 
 
     - `published`: two 3 x 3 convolutions of stride 2, 32 and 64 channels, flattened.
     - `residual`: a small residual network, `width` channels at full size, eight times as many at an eighth of it,
-      averaged there; batch normalisation.
+      their maxima there; batch normalisation.
+
+    Raises:
+        ValueError: sides that are no multiples of four or below eight.
     """
+    if any(side % 4 or side < 8 for side in sides):
+        raise ValueError(f"pictures are halved twice or more, so {sides[0]} x {sides[1]} pixels do not fit")
     if kind == "published":
         layers = [
             nn.Conv2d(channels, FEATURES // 2, 3, stride=2, padding=1),
@@ -317,8 +323,6 @@ class TPAE(nn.Module):
         weights: LossWeights,
     ) -> None:
         super().__init__()
-        if any(side % 4 or side < 8 for side in shape[1:]):
-            raise ValueError(f"TPAE halves pictures twice, so {shape[1]} x {shape[2]} pixels do not fit")
         self.grid, self.weights, self.recompute = grid, weights, recompute
         self.blocks = nn.ModuleList(
             Block(
@@ -441,7 +445,11 @@ class TPAE(nn.Module):
 
 
 class PlainCNN(nn.Module):
-    """The baseline: an encoder and a linear classifier, without maps and decoders; it knows the phase `joint` alone."""
+    """The baseline: an encoder and a linear classifier, without maps and decoders; it knows the phase `joint` alone.
+
+    Raises:
+        ValueError: see `encoder_of`.
+    """
 
     def __init__(self, shape: tuple[int, int, int], classes: int, encoder: str, width: int) -> None:
         super().__init__()

@@ -149,7 +149,7 @@ def measure(_config: dict[str, Any], case: str, training: dict[str, Any]) -> Non
         return {}
 
     with tempfile.TemporaryDirectory() as folder:
-        progress = Trainer(net, stages, inputs, Silent(Path(folder)), remember_memory, _config).run()
+        progress = Trainer(net, stages, inputs, Silent(Path(folder)), remember_memory, _config, "").run()
     peak_memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     peak = matrix_product_peak(_config["compute"]["precision"], device)
     lines = []

@@ -3,7 +3,10 @@
 import subprocess
 import sys
 
+from experiments.ingredients.compute import prepare
+
 import pytest
+import torch
 
 COUNT_FAULTS = """
 import resource
@@ -34,3 +37,11 @@ def test_freed_memory_is_used_again_without_page_faults():
         for keep in (True, False)
     )
     assert kept < 500 < given_back  # a buffer of 41 MB has 10,000 pages of 4 kB, or 20 of 2 MB
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16", "fp32"])
+def test_only_tf32_shortens_products_and_convolutions_in_fp32(precision):
+    prepare(device="cpu", precision=precision, compile=False, threads=None, deterministic=False)
+    shortened = precision == "tf32"
+    assert torch.get_float32_matmul_precision() == ("high" if shortened else "highest")
+    assert torch.backends.cudnn.allow_tf32 == shortened

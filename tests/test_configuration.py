@@ -6,6 +6,7 @@ from experiments.configuration import (
     between,
     check_config,
     default_config,
+    inside,
     one_of,
     optional,
     positive,
@@ -21,7 +22,7 @@ DEFAULTS = {
     "resume": None,
     "compute": {"device": "auto", "threads": None, "compile": False},
     "model": {"map_size": [8, 8], "alpha": 10.0, "clip": 1.0},
-    "training": {"learning_rate": 0.001, "decay": 0.99, "joint_epochs": 300},
+    "training": {"share": 0.5, "learning_rate": 0.001, "decay": 0.99, "joint_epochs": 300},
 }
 RULES = {
     "resume": optional(text),
@@ -31,6 +32,7 @@ RULES = {
     "model.clip": optional(positive),
     "training.learning_rate": positive,
     "training.decay": between(0, 1),
+    "training.share": inside(0, 1),
 }
 
 
@@ -122,6 +124,8 @@ def test_accepts(key, value):
         ("training.learning_rate", None, "a number, greater than 0"),
         ("training.decay", 1.01, "a number, between 0 and 1"),
         ("training.decay", -0.01, "a number, between 0 and 1"),
+        ("training.share", 1, "a number, greater than 0 and less than 1"),
+        ("training.share", 0.0, "a number, greater than 0 and less than 1"),
     ],
 )
 def test_rejects_with_key_value_and_what_is_allowed(key, value, allowed):

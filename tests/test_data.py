@@ -438,6 +438,7 @@ def test_a_silent_server_does_not_hang_the_run(tiny_mnist, monkeypatch):
         ("scaling", "max"),
         ("root", ""),
         ("validation_fraction", -0.1),
+        ("validation_fraction", 1),
         ("validation_fraction", 1.5),
         ("validation_fraction", float("nan")),
         *((key, value) for key in ("limit", "image_size") for value in (0, -3, 2.5, "10", True)),

@@ -47,6 +47,20 @@ def test_train_and_test_folders(tmp_path):
     assert sorted(training.sum(dim=(1, 2, 3)).tolist()) == pytest.approx(sorted(everything.sum(dim=(1, 2, 3)).tolist()))
 
 
+def test_a_part_of_a_test_folder_shows_all_classes(tmp_path):
+    for part in ("train", "test"):
+        for name in ("cat", "dog"):
+            write(tmp_path / part, name, 30)
+    limited = load_dataset("image_folder", str(tmp_path), "unit", 0.25, None, 20)
+    for split in (limited.train, limited.validation, limited.test):
+        assert set(split.labels.tolist()) == {0, 1}
+    whole = load_dataset("image_folder", str(tmp_path), "unit", 0.25, None, 60)
+    assert torch.equal(whole.test.inputs, load(tmp_path).test.inputs)
+    assert "ordered by class: give a fraction" in user_error(
+        load_dataset, "image_folder", str(tmp_path), "unit", None, None, None
+    )
+
+
 def test_without_a_test_folder_a_fixed_fifth_is_held_out(tmp_path):
     write(tmp_path, "a", 20, mode="L")
     write(tmp_path, "b", 20, mode="L")

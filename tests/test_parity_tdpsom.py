@@ -2,7 +2,7 @@
 
 from experiments.ingredients.optimization import PhasedAdam
 from models import lstm, networks
-from models.tdpsom import TDPSOM, Hours
+from models.tdpsom import TDPSOM, SeriesLayout
 from scripts import parity
 from scripts.golden import Golden, compare_forward, compare_gradients, compare_losses, compare_training
 
@@ -59,8 +59,8 @@ def rows_of_one_long_series(self, rows):
 
 
 def test_series_that_run_into_each_other_are_noticed(monkeypatch):
-    monkeypatch.setattr(Hours, "series", rows_of_one_long_series)
-    monkeypatch.setattr(Hours, "rows", lambda self, series: series.flatten(0, 1))
+    monkeypatch.setattr(SeriesLayout, "series", rows_of_one_long_series)
+    monkeypatch.setattr(SeriesLayout, "rows", lambda self, series: series.flatten(0, 1))
     golden, port = at_the_recipe()
     noticed = {
         deviation.item
@@ -71,19 +71,19 @@ def test_series_that_run_into_each_other_are_noticed(monkeypatch):
     assert not {"rec", "commit", "som", "a"} & noticed
 
 
-def smoothness_through_the_centroids(self, latents, winners, hours):
+def smoothness_through_the_centroids(self, latents, winners, layout):
     """The centroids follow the latents, too."""
     detach = torch.Tensor.detach
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.Tensor, "detach", lambda tensor: tensor if tensor is self.centroids else detach(tensor))
-        return smoothness(self, latents, winners, hours)
+        return smoothness(self, latents, winners, layout)
 
 
 def prediction_through_the_latents(self, inputs, mask=None, noise=None):
     """The encoder makes itself predictable."""
-    hours = Hours(inputs, mask)
-    _, latents, _ = self._encode_series(inputs, hours, noise)
-    return {"loss": self.prediction_nll(latents, hours)}
+    layout = SeriesLayout(inputs, mask)
+    _, latents, _ = self._encode_series(inputs, layout, noise)
+    return {"loss": self.prediction_nll(latents, layout)}
 
 
 smoothness = TDPSOM.smoothness

@@ -334,6 +334,7 @@ def test_a_checkpoint_is_replaced_in_one_step(saved, monkeypatch):
     with pytest.raises(UserError, match="cannot write the checkpoint"):
         checkpoint.save(saved, {"fingerprint": "c"})
     assert saved.read_bytes() == after
+    assert list(saved.parent.iterdir()) == [saved], "half a checkpoint takes up no space"
 
 
 def test_a_full_disk_is_one_line_and_keeps_the_old_checkpoint(saved):

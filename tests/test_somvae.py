@@ -20,9 +20,11 @@ from models.somvae import SOMVAE, LossWeights
 import command_line
 import pytest
 import torch
+import yaml
 from command_line import strict_json
 
-CONFIGS = {path.stem for path in (Path(__file__).parents[1] / "configs" / "somvae").glob("*.yaml")}
+FOLDER = Path(__file__).parents[1] / "configs"
+CONFIGS = {path.stem for path in (FOLDER / "somvae").glob("*.yaml")}
 SHORT = "fast training.joint_epochs=1 data.limit=100 "
 STATIC = "series.enabled=False loss.gamma=0.0 loss.tau=0.0 "
 PICTURES = {"decoded_map", "hit_map", "label_map", "u_matrix", "nearest_samples", "reconstructions"}
@@ -52,6 +54,28 @@ def model(gradients="full", network="dense", gamma_twice=False, torus=False):
         made.centroids.copy_(made.encode(images(6)) + 0.01 * torch.randn(6, 3))
         made.transition_logits.normal_()
     return made
+
+
+# Configs
+
+
+@pytest.mark.parametrize(
+    ("with_transitions", "without"),
+    [
+        *((f"somvae/{data}_series", f"somvae/{data}_series_no_transitions") for data in ("mnist", "fmnist")),
+        *(
+            (f"stays_baselines/{data}_somvae_prob", f"stays_baselines/{data}_somvae")
+            for data in ("eicu", "lorenz", "physionet2012")
+        ),
+    ],
+)
+def test_transitions_alone_tell_such_rows_apart(with_transitions, without):
+    """Each of their batches counts two steps, so that half as many batches' steps make the same learning rate."""
+    ours, theirs = (yaml.safe_load((FOLDER / f"{name}.yaml").read_text()) for name in (with_transitions, without))
+    assert ours.pop("loss")["gamma"] > 0 == theirs.pop("loss").get("gamma", 0)
+    theirs["training"]["decay_steps"] *= 2
+    ours["training"].pop("transition_learning_rate", None)
+    assert ours == theirs
 
 
 # What the losses reach

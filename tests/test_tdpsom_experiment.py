@@ -132,7 +132,7 @@ def test_a_resumed_run_ends_with_the_same_numbers(fast, in_process, tmp_path, mo
 
 
 def test_without_a_weight_nothing_is_forecast(in_process, tmp_path):
-    finished = run(tmp_path, "fast loss.eta=0.0 training.annealing_epochs=2 tracking.figures=False")
+    finished = run(tmp_path, "fast loss.eta=0.0 tracking.figures=False")
     assert finished.status == 0, finished.errors
     assert "prediction" not in finished.record["seconds"]
     assert "validation/persistence_data" in finished.metrics

@@ -212,6 +212,16 @@ def test_run_stops_when_its_folder_breaks(tmp_path):
     assert "\n" not in str(error.value)
 
 
+def test_a_disk_that_fills_after_training_is_a_users_error(tmp_path):
+    def body(tracker):
+        (tracker.folder / "figures").write_text("in the way of a folder")
+        tracker.figure("hits", picture(1.0), 0)
+
+    with pytest.raises(UserError, match=r"cannot write the run's files \(.*figures.*\): free space, then resume"):
+        run_dummy(body, tmp_path)
+    assert read(tmp_path / "dummy" / "1", "run.json")["status"] == "FAILED"
+
+
 def test_folder_that_breaks_after_the_main_function_is_reported(tmp_path):
     """The last metrics are written after `main` has returned; if that fails, the run is not COMPLETED either."""
 

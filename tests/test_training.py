@@ -68,16 +68,24 @@ def trainer(tmp_path):
     """Makes a trainer of a toy model on the numbers 0, 1, ..."""
 
     def make(
-        phases, samples=10, evaluate=lambda phase, epoch: {}, model=None, inputs=None, optimizer=PhasedAdam, **settings
+        phases,
+        samples=10,
+        evaluate=lambda phase, epoch: {},
+        model=None,
+        inputs=None,
+        optimizer=PhasedAdam,
+        resume=None,
+        checksum="",
+        **settings,
     ):
         config = {
             "training": SETTINGS | settings,
             "compute": {"precision": "fp32", "threads": 1},
             "tracking": {},
-            "resume": None,
+            "resume": resume,
         }
         inputs = torch.arange(float(samples)) if inputs is None else inputs
-        return Trainer(model or Toy(), phases, inputs, Recorder(tmp_path), evaluate, config, optimizer)
+        return Trainer(model or Toy(), phases, inputs, Recorder(tmp_path), evaluate, config, checksum, optimizer)
 
     return make
 
@@ -151,6 +159,14 @@ def test_a_batch_larger_than_the_set_is_refused(trainer):
     with pytest.raises(UserError, match=r"training.batch_size=11 exceeds the 10 samples: lower it"):
         trainer([], batch_size=11)
     run(trainer([], batch_size=10))
+
+
+def test_a_run_does_not_continue_on_other_data(trainer, tmp_path):
+    phases = [Spy().phase("one", 1)]
+    trainer(phases, checksum="a").save()
+    trainer(phases, checksum="a", resume=str(tmp_path))
+    with pytest.raises(UserError, match=r"checkpoint.pt was trained on other data: put the files back, or start"):
+        trainer(phases, checksum="b", resume=str(tmp_path))
 
 
 # Order

@@ -33,6 +33,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
+        partial.unlink(missing_ok=True)
         raise UserError(f"cannot write the checkpoint {path}: {error.strerror}; free space and resume") from error
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from experiments import PROJECT
-from experiments.configuration import at_least, between, one_of, optional, text
+from experiments.configuration import at_least, inside, one_of, optional, text
 from experiments.errors import UserError
 from experiments.ingredients.image_folder import read_pictures
 from experiments.ingredients.samples import Samples
@@ -103,7 +103,10 @@ class Dataset:
 
 @dataclass(frozen=True, eq=False)
 class RawDataset:
-    """What a reader returns: values as stored, [N, C, H, W] and [N]; `maximum` is the largest value that can occur."""
+    """What a reader returns: values as stored, [N, C, H, W] and [N].
+
+    `maximum` is the largest value that can occur; `by_class`: stored class by class, so that no part shows the whole.
+    """
 
     train_inputs: Tensor
     train_labels: Tensor
@@ -111,6 +114,7 @@ class RawDataset:
     test_labels: Tensor
     classes: tuple[str, ...]
     maximum: float
+    by_class: bool = False
 
     def checksum(self) -> str:
         """SHA-256 over type, shape and little-endian bytes of the four arrays: equal on every machine."""
@@ -139,9 +143,15 @@ def load_dataset(
     samples) or, without a fraction, as ratschlab/SOM-VAE does (45,000 / 10,000 / 10,000).
 
     Raises:
-        UserError: a split that is too small; files that cannot be read or downloaded, or are not the original ones.
+        UserError: a split that is too small, or would lack classes; files that cannot be read or downloaded, or are not
+            the original ones.
     """
     raw = READERS[name](PROJECT / Path(root).expanduser())
+    if raw.by_class and validation_fraction is None:
+        raise UserError(
+            f"data.validation_fraction=None splits in the order of the files, and {name} is ordered by class: "
+            "give a fraction"
+        )
     try:
         train, validation = split_indices(len(raw.train_labels), validation_fraction)
     except ValueError as error:
@@ -151,11 +161,14 @@ def load_dataset(
         chosen = torch.from_numpy(indices[:limit])
         return Split(scale_(resize(inputs[chosen].float(), image_size), scaling, raw.maximum), labels[chosen])
 
+    test = np.arange(len(raw.test_labels))
+    if raw.by_class and limit and limit < len(test):
+        test = np.random.default_rng(SPLIT_SEED).permutation(test)
     return Dataset(
         name=name,
         train=prepare(raw.train_inputs, raw.train_labels, train),
         validation=prepare(raw.train_inputs, raw.train_labels, validation),
-        test=prepare(raw.test_inputs, raw.test_labels, np.arange(len(raw.test_labels))),
+        test=prepare(raw.test_inputs, raw.test_labels, test),
         classes=raw.classes,
         checksum=raw.checksum(),
     )
@@ -293,7 +306,7 @@ def read_image_folder(root: Path) -> RawDataset:
     inputs, labels = torch.from_numpy(pictures.inputs), torch.from_numpy(pictures.labels)
     if whole == root or not (root / "test").is_dir():
         train, test = split_indices(len(labels), TEST_FRACTION)
-        parts = inputs[train], labels[train], inputs[test], labels[test]
+        parts, by_class = (inputs[train], labels[train], inputs[test], labels[test]), False
     else:
         held_out = read_pictures(root / "test")
         if held_out.classes != pictures.classes or held_out.inputs.shape[1:] != pictures.inputs.shape[1:]:
@@ -301,7 +314,8 @@ def read_image_folder(root: Path) -> RawDataset:
                 f"{root / 'train'} and {root / 'test'} differ in their classes or in the size or mode of their pictures"
             )
         parts = inputs, labels, torch.from_numpy(held_out.inputs), torch.from_numpy(held_out.labels)
-    return RawDataset(*parts, classes=pictures.classes, maximum=255.0)
+        by_class = True
+    return RawDataset(*parts, classes=pictures.classes, maximum=255.0, by_class=by_class)
 
 
 READERS: dict[str, Callable[[Path], RawDataset]] = {
@@ -318,7 +332,7 @@ RULES = {
     "data.name": one_of(*READERS),
     "data.root": text,
     "data.scaling": one_of(*SCALINGS),
-    "data.validation_fraction": optional(between(0, 1)),
+    "data.validation_fraction": optional(inside(0, 1)),
     "data.image_size": optional(at_least(1)),
     "data.limit": optional(at_least(1)),
 }

@@ -54,12 +54,12 @@ def forecast_errors(tdpsom: TDPSOM, stays: Stays) -> dict[str, np.ndarray]:
 
 def _errors(tdpsom: TDPSOM, inputs: Tensor, observed: Tensor) -> dict[str, Tensor]:
     """Errors `[B]` of whole series `[B, T, C]`."""
-    latents = tdpsom.mean(inputs.flatten(0, 1)).float().unflatten(0, inputs.shape[:2])
+    latents = tdpsom.mean(inputs.flatten(0, 1)).unflatten(0, inputs.shape[:2])
     known, coming = latents[:, :-STEPS], latents[:, -STEPS:]
     data, measured = inputs[:, -STEPS:], observed[:, -STEPS:]
 
     def decoded(series: Tensor) -> Tensor:
-        return tdpsom.decode(series.flatten(0, 1)).mean.float().unflatten(0, series.shape[:2])
+        return tdpsom.decode(series.flatten(0, 1)).mean.unflatten(0, series.shape[:2])
 
     def errors(name: str, predicted: Tensor, values: Tensor) -> dict[str, Tensor]:
         squared = (values - data).square()
@@ -73,6 +73,6 @@ def _errors(tdpsom: TDPSOM, inputs: Tensor, observed: Tensor) -> dict[str, Tenso
     reconstruction = decoded(coming)
     found = errors("persistence", known[:, -1:].expand_as(coming), inputs[:, -STEPS - 1, None].expand_as(data))
     if tdpsom.weights.eta > 0:
-        predicted = tdpsom.forecast(known, STEPS).float()
+        predicted = tdpsom.forecast(known, STEPS)
         found |= errors("forecast", predicted, decoded(predicted))
     return found

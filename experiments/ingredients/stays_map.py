@@ -50,7 +50,7 @@ def draw_stays(tracker: Tracker, tdpsom: TDPSOM, stays: Stays, hours: Hours, lat
     shown = int(label_spread(stays).argmax())
     subject = f"validation stay {shown}"
     rows = np.flatnonzero(hours.stays == shown)
-    soft = tdpsom.assign(latents[torch.from_numpy(rows).to(latents.device)]).detach().float().cpu().numpy()
+    soft = tdpsom.assign(latents[torch.from_numpy(rows).to(latents.device)]).detach().cpu().numpy()
     pictures["trajectory"] = figures_stays.trajectory(
         soft, values[label], risks[label], grid, subject, hours.labels[label][rows]
     )
@@ -114,9 +114,9 @@ def clinical_forecasts(tdpsom: TDPSOM, stays: Stays, stay: int, variables: list[
     tdpsom.eval()
     inputs = stays.inputs[stay, : int(stays.lengths[stay]) - STEPS]
     with seeded(0), autocast(device_type=inputs.device.type):
-        known = tdpsom.mean(inputs).float().expand(FORECASTS, -1, -1)
-        coming = tdpsom.forecast(known, STEPS, sampled=True).float()
-        values = tdpsom.decode(coming.flatten(0, 1)).sample().float().unflatten(0, coming.shape[:2])
+        known = tdpsom.mean(inputs).expand(FORECASTS, -1, -1)
+        coming = tdpsom.forecast(known, STEPS, sampled=True)
+        values = tdpsom.decode(coming.flatten(0, 1)).sample().unflatten(0, coming.shape[:2])
     channels = [stays.description.channels[index] for index in variables]
     scale, mean = (np.array([getattr(channel, key) for channel in channels]) for key in ("scale", "mean"))
     return values[..., variables].cpu().numpy() * scale + mean

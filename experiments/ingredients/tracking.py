@@ -98,6 +98,8 @@ class Tracker:
         self.run._get_captured_output()  # Sacred drops what a failing run printed since the last heartbeat
         if error_type is None:
             self._check()
+        if isinstance(error, OSError):
+            raise UserError(f"cannot write the run's files ({error}): free space, then resume") from error
 
     def close(self) -> None:
         """Write out and close the TensorBoard log; may be called again."""

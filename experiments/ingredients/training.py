@@ -123,6 +123,7 @@ class Trainer:
         tracker: receives every epoch's means of all loss terms and what `evaluate` returns.
         evaluate: called after every epoch with the phase and the number of its finished epochs; may return nothing.
         config: the whole configuration; `config["resume"]` names the run folder to continue, or is None.
+        data_checksum: of the data set; a run continues on no other.
         optimizer: makes the optimiser of the model's parameters.
 
     Raises:
@@ -138,6 +139,7 @@ class Trainer:
         tracker: Tracker,
         evaluate: Callable[[Phase, int], dict[str, float]],
         config: dict[str, Any],
+        data_checksum: str,
         optimizer: Callable[[Iterable[nn.Parameter]], PhasedAdam | MomentumSGD] = PhasedAdam,
     ) -> None:
         settings = config["training"]
@@ -154,6 +156,7 @@ class Trainer:
         self.progress = Progress()
         self.epoch: Epoch | None = None
         self.fingerprint = checkpoint.fingerprint(config)
+        self.data_checksum = data_checksum
         if config["resume"]:
             self._restore(Path(config["resume"]) / checkpoint.FILE_NAME)
 
@@ -305,17 +308,20 @@ class Trainer:
         """Write a checkpoint into the run folder."""
         state = {
             "fingerprint": self.fingerprint,
+            "data_checksum": self.data_checksum,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "progress": vars(self.progress),
             "epoch": vars(self.epoch) if self.epoch else None,
             "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+            "cuda_rng": torch.cuda.get_rng_state() if self.inputs.is_cuda else None,
         }
         checkpoint.save(self.tracker.folder / name, state)
 
     def _restore(self, path: Path) -> None:
         state = checkpoint.load(path, self.fingerprint)
+        if state.get("data_checksum", self.data_checksum) != self.data_checksum:
+            raise UserError(f"{path} was trained on other data: put the files back, or start the run anew")
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**state["progress"])
