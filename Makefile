@@ -33,7 +33,7 @@ tensorboard: .venv/installed  ## browse all runs
 
 reproduce: .venv/installed  ## train what the tables still lack, then render all, even if a run has failed
 	$(BIN)/python scripts/reproduce.py; status=$$?; \
-	$(BIN)/python scripts/pictures.py && $(BIN)/python scripts/report.py && exit $$status
+	$(MAKE) reproduce-table && exit $$status
 
 reproduce-table: .venv/installed  ## render the tables from the committed records
 	$(BIN)/python scripts/tables.py

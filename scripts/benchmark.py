@@ -6,7 +6,7 @@
 Each line runs in a process of its own on random samples (images, stays of 48 hours): the experiment's real phases,
 with the refresh of the target distribution, for a few epochs of a part of the data set. samples/s is the median
 epoch's. "Of peak" relates the floating point operations of the matrix products and convolutions, counted by PyTorch,
-to what a product of two large matrices reaches in the same precision on this machine. The last column is the resident
+to what a product of two large matrices reaches in the same precision on this machine. "Growth" is the resident
 memory gained from the second epoch of the joint phase to the last: it should be about 0. Everything is also written
 to results/speed.json, where it takes the place of what the same hardware did with the same configs and precisions.
 """
@@ -232,20 +232,19 @@ def main() -> None:
             if done.returncode:
                 lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
                 sys.exit(f"error: {config} in {precision} failed: {lines[-1]}")
-            results.append({"config": config, "precision": precision, **json.loads(done.stdout.splitlines()[-1])})
-    measured_with = versions()
-    content = {"format": 1, "versions": measured_with, "results": with_former(results, measured_with)}
-    write_atomically(RESULT, (json.dumps(content, indent=1) + "\n").encode())
+            line = {"config": config, "precision": precision, **json.loads(done.stdout.splitlines()[-1])}
+            results.append(line | {"versions": versions()})
+            content = {"format": 2, "results": with_former(results)}
+            write_atomically(RESULT, (json.dumps(content, indent=1) + "\n").encode())
     print(speed_table(results))
 
 
-def with_former(results: list[dict], versions: dict[str, str]) -> list[dict]:
-    """`results` and those that RESULT holds of other configs, precisions and hardware, from the same versions."""
-    former = read_json(RESULT) if RESULT.exists() else {}
-    kept = former["results"] if former.get("versions") == versions else []
+def with_former(results: list[dict]) -> list[dict]:
+    """`results` and those that RESULT holds of other configs, precisions and hardware."""
+    former = read_json(RESULT)["results"] if RESULT.exists() else []
     found = {
         (result["config"], result["precision"], json.dumps(result["hardware"], sort_keys=True)): result
-        for result in [*kept, *results]
+        for result in [*former, *results]
     }
     places = {config: place for place, config in enumerate(CASES)}
     return sorted(found.values(), key=lambda result: (places.get(result["config"], len(places)), result["precision"]))

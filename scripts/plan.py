@@ -60,9 +60,10 @@ def wanted(tables: list[str], rows: list[str], seeds: int | None) -> list[Job]:
         raise UserError(f"no row {', '.join(unknown)} in {', '.join(tables)}: there are {names}")
     jobs = []
     for place, runs in enumerate(every):
-        if rows and runs.config_name not in rows:
+        asked_for = runs.stages[-1][0]
+        if runs.config_name not in rows and (rows or not asked_for):
             continue
-        for seed in range(runs.stages[-1][0] if seeds is None else seeds):
+        for seed in range(asked_for if seeds is None else seeds):
             order = next((order for until, order in runs.stages if seed < until), LAST_ORDER)
             jobs.append(((order, seed, place), Job(runs, seed)))
     return [job for _, job in sorted(jobs, key=lambda pair: pair[0])]

@@ -238,6 +238,13 @@ def compare(ours: Summary, reference: Summary, margin: float = MARGIN) -> Compar
     )
 
 
+def compare_ours(ours: Summary, base: Summary) -> Comparison:
+    """As `compare`, of two sets of runs of our own: a single run is no constant, so nothing follows from it."""
+    if not has_spread(base):
+        return Comparison(ours.mean - base.mean, None, "undecided", "one run of ours has no spread")
+    return compare(ours, base)
+
+
 def has_spread(summary: Summary) -> bool:
     return summary.standard_error is not None and summary.n is not None and summary.n > 1
 

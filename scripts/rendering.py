@@ -16,6 +16,7 @@ from scripts.records import (
     Record,
     Summary,
     compare,
+    compare_ours,
     differing_keys,
     flatten,
     has_spread,
@@ -41,7 +42,7 @@ class Runs:
     experiment: str
     config_name: str
     stages: tuple[tuple[int, int], ...]
-    minutes: float
+    minutes: float = field(compare=False)
 
     @property
     def key(self) -> str:
@@ -395,7 +396,7 @@ def own_lines(table: Table, columns: list[str], results: Results) -> list[Parity
         for metric in table.metrics:
             pair = [(row.runs[column], results.summary(row.runs[column], f"test/{metric}")) for column in columns]
             (_, first), (_, last) = pair[0], pair[-1]
-            comparison = compare(last, first, MARGIN) if first and last else None
+            comparison = compare_ours(last, first) if first and last else None
             cells = {
                 column: Cell(runs, ours, results.dirty(runs), comparison if column == columns[-1] else None)
                 for column, (runs, ours) in zip(columns, pair, strict=True)
@@ -652,7 +653,7 @@ def render_ablation(table: Table, results: Results) -> Rendered:
         ]
         for metric in table.metrics:
             ours, base = results.summary(runs, metric), results.summary(table.base, metric)
-            comparison = compare(ours, base, MARGIN) if ours and base and not is_base else None
+            comparison = compare_ours(ours, base) if ours and base and not is_base else None
             line += [mean_cell(runs, metric, results), difference_cell(comparison, metric, runs, table.base)]
             values.append(
                 {

@@ -89,11 +89,11 @@ def collect(folder: Path, config_name: str, results_runs: Path) -> Path:
     path = record_path(results_runs, record["experiment"], config_name, record["seed"])
     if path.exists() and read_json(path) != record:
         raise UserError(f"{path} already records another run than {folder}: delete it first to replace it")
-    write_result(path, (json.dumps(record, indent=1) + "\n").encode())
     maps = results_runs.parent / "maps" / record["experiment"] / config_name
     for name in (ARRAYS, TRAJECTORIES):
         if record["seed"] == SELECTED_SEED and (folder / name).exists():
             write_result(maps / name, (folder / name).read_bytes())
+    write_result(path, (json.dumps(record, indent=1) + "\n").encode())
     return path
 
 
@@ -232,7 +232,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         help="folder of records and tables (default: results)",
     )
     add("--dry-run", action="store_true", help="print the plan and stop")
-    add("--collect", type=Path, metavar="FOLDER", help="record the finished run in this run folder and stop")
+    add(
+        "--collect",
+        type=Path,
+        metavar="FOLDER",
+        help="record the finished run in this run folder, of the config in --rows or the one it fits, and stop",
+    )
     add("--executor", choices=("local", "slurm"), default="local", help="processes here (default), or jobs of Slurm")
     slurm = parser.add_argument_group("with --executor slurm")
     add = slurm.add_argument

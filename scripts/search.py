@@ -155,7 +155,8 @@ class Study:
             raise UserError(
                 f"cannot use the storage {redact(url)} ({reason}): check its URL and that it runs"
             ) from error
-        about = {"experiment": search.experiment, "config": search.config, "metric": search.metric, "seed": seed}
+        keys = ("experiment", "config", "metric", "parameters")
+        about = {key: getattr(search, key) for key in keys} | {"seed": seed}
         former = self.study.user_attrs.get("search")
         if former not in (None, about):
             raise UserError(f"the study {search.name} was begun with {former}: rename {search.name}.yaml or delete it")

@@ -68,6 +68,7 @@ def check_slurm(partition: str | None, limit_minutes: int) -> None:
             f"there is no Slurm here ({missing[0]} is not on the PATH): "
             "run this where sbatch works, or use --executor local"
         )
+    partition = partition or os.environ.get("SBATCH_PARTITION")
     try:
         lines = ask("sinfo", "--noheader", "--format=%P|%l")
     except SlurmSilent as error:
@@ -220,7 +221,7 @@ class Slurm:
         self.polled = time.time()
         try:
             user = str(os.getuid())
-            lines = ask("squeue", "--noheader", "--array", "--states=all", f"--user={user}", "--format=%j|%K|%T|%r")
+            lines = ask("squeue", "--noheader", "--array", "--states=all", f"--user={user}", "--format=%K|%T|%r|%j")
         except SlurmSilent as error:
             if not self.silent_since:
                 tqdm.write(f"Slurm does not answer ({error}); its jobs go on, asking again", file=sys.stderr)
@@ -233,7 +234,7 @@ class Slurm:
         self.silent_since = None
         found = {}
         for line in lines:
-            array, index, state, reason = line.split("|")
+            index, state, reason, array = line.split("|", 3)
             task = Task(array, int(index) if index.isdigit() else 0)
             if found.get(task) in (None, *OVER):  # a requeued task is listed once more
                 found[task], self.reasons[task] = state, reason

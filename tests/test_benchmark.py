@@ -37,9 +37,8 @@ def test_lines_that_were_not_measured_again_stay(monkeypatch, tmp_path):
     monkeypatch.setattr(benchmark, "RESULT", tmp_path / "speed.json")
     here, there = {"cpu": "A CPU", "instructions": "AVX2"}, {"cpu": "A CPU", "instructions": "AVX512"}
     line = {"config": "mnist", "precision": "bf16", "hardware": here, "peak": 1}
-    assert with_former([line], {"torch": "1"}) == [line]
+    assert with_former([line]) == [line]
     others = line | {"config": "mnist_faithful"}, line | {"hardware": there}, line | {"config": "gone"}
-    benchmark.RESULT.write_text(json.dumps({"versions": {"torch": "1"}, "results": [line, *others]}))
+    benchmark.RESULT.write_text(json.dumps({"results": [line, *others]}))
     again, new = line | {"peak": 2}, line | {"config": "somvae_mnist", "precision": "fp32"}
-    assert with_former([new, again], {"torch": "1"}) == [again, others[1], others[0], new, others[2]]
-    assert with_former([again], {"torch": "2"}) == [again]
+    assert with_former([new, again]) == [again, others[1], others[0], new, others[2]]

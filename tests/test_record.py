@@ -9,6 +9,8 @@ from experiments.ingredients.record import Provenance
 
 import pytest
 
+IDENTITY = ("-c", "user.name=test", "-c", "user.email=test@example.org")
+
 
 @pytest.fixture
 def clone(tmp_path, monkeypatch):
@@ -17,8 +19,7 @@ def clone(tmp_path, monkeypatch):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("committed")
-    identity = ("-c", "user.name=test", "-c", "user.email=test@example.org")
-    for command in (["init", "--quiet"], ["add", "."], [*identity, "commit", "--quiet", "--message=all"]):
+    for command in (["init", "--quiet"], ["add", "."], [*IDENTITY, "commit", "--quiet", "--message=all"]):
         subprocess.run(["git", *command], cwd=tmp_path, check=True)
     monkeypatch.setattr(record, "PROJECT", tmp_path)
     return tmp_path
@@ -33,6 +34,10 @@ def test_what_is_rendered_is_no_change_of_the_code(clone, changed, dirty):
     assert Provenance.now() == Provenance(commit.stdout.strip(), False)
     (clone / changed).write_text("changed")
     assert Provenance.now().git_dirty is dirty
+    for command in (["add", "."], ["commit", "--quiet", "--message=changed"]):
+        subprocess.run(["git", *IDENTITY, *command], cwd=clone, check=True)
+    after = Provenance.now()
+    assert (after.git_commit != commit.stdout.strip(), after.git_dirty) == (dirty, False)
 
 
 def test_outside_a_clone_the_code_is_unknown(tmp_path, monkeypatch):

@@ -225,7 +225,12 @@ def test_the_whole_plan_follows_the_standing_order():
     }
     assert names.index("mnist_faithful") > names.index("fmnist")
     assert names.index("mnist_conv_faithful") > names.index("short")
-    assert len({(job.runs, job.seed) for job in every}) == len(every)
+    assert len({job.key for job in every}) == len(every)
+
+
+def test_runs_that_nobody_asked_for_must_be_named():
+    assert "eicu" not in {job.runs.config_name for job in wanted(["tdpsom"], [], 2)}
+    assert [(job.runs.config_name, job.seed) for job in wanted(["tdpsom"], ["eicu"], 2)] == [("eicu", 0), ("eicu", 1)]
 
 
 def test_the_estimate_takes_records_of_the_same_kind_of_device(folder):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from experiments import PROJECT, topography
@@ -144,6 +145,9 @@ def test_another_search_does_not_join_a_study(tmp_path):
     search.Study(found, tmp_path / "fast", None, 0, 1)
     with pytest.raises(UserError, match="the study fast was begun with"):
         search.Study(found, tmp_path / "fast", None, 1, 1)
+    other = {**found.parameters, "training.learning_rate": {"low": 0.5, "high": 0.6}}
+    with pytest.raises(UserError, match="the study fast was begun with"):
+        search.Study(replace(found, parameters=other), tmp_path / "fast", None, 0, 1)
 
 
 def test_a_trial_that_fails_by_itself_is_pruned_and_one_that_dies_is_retried(tmp_path, monkeypatch):

@@ -76,6 +76,14 @@ def test_what_cannot_work_is_said_before_anything_is_submitted(bin_folder, sinfo
     assert "\n" not in str(error.value)
 
 
+def test_the_partition_may_come_from_sbatchs_variable(bin_folder, monkeypatch):
+    programs(bin_folder, sinfo="echo 'gpu|infinite'")
+    monkeypatch.setenv("SBATCH_PARTITION", "gpu")
+    check_slurm(None, 60)
+    with pytest.raises(UserError, match="no partition 'zzz'"):
+        check_slurm("zzz", 60)
+
+
 def test_a_refused_submission_is_one_line(bin_folder, tmp_path):
     refusal = "echo 'sbatch: error: Batch job submission failed: Invalid account' >&2; exit 1"
     programs(bin_folder, sinfo=SINFO, sbatch=refusal)
@@ -91,7 +99,7 @@ def queued(tmp_path: Path, commit: str = COMMIT) -> Path:
     return folder
 
 
-QUEUE = "echo 'reproduce-1|0|FAILED|None'; echo 'reproduce-1|1|PENDING|Resources'; echo 'theirs|N/A|RUNNING|None'"
+QUEUE = "echo '0|FAILED|None|reproduce-1'; echo '1|PENDING|Resources|reproduce-1'; echo 'N/A|RUNNING|None|their|own'"
 
 
 @pytest.mark.parametrize(("commit", "adopted"), [(COMMIT, [1]), ("another", [])])
@@ -107,7 +115,7 @@ def test_what_is_in_the_queue_is_not_submitted_again(bin_folder, tmp_path, commi
 def test_a_job_ends_by_its_exit_status_or_by_its_state(bin_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(slurm, "POLL_SECONDS", -1)
     monkeypatch.setattr(slurm, "LAG_SECONDS", -1)
-    programs(bin_folder, sinfo=SINFO, squeue="echo 'reproduce-1|0|RUNNING|None'; echo 'reproduce-1|1|RUNNING|None'")
+    programs(bin_folder, sinfo=SINFO, squeue="echo '0|RUNNING|None|reproduce-1'; echo '1|RUNNING|None|reproduce-1'")
     folder = queued(tmp_path)
     ours = executor(tmp_path)
     ours.adopt([job(0), job(1)])
@@ -119,7 +127,7 @@ def test_a_job_ends_by_its_exit_status_or_by_its_state(bin_folder, tmp_path, mon
     programs(bin_folder, squeue="exit 1")
     assert ours.ended() == [], "a controller that is away says nothing about its jobs"
     assert ours.status() == "waiting for Slurm to answer"
-    programs(bin_folder, squeue="echo 'reproduce-1|1|CANCELLED|None'")
+    programs(bin_folder, squeue="echo '1|CANCELLED|None|reproduce-1'")
     (ended,) = ours.ended()
     assert (ended.job.seed, ended.exit_status, ended.on_purpose) == (1, None, True)
     assert ended.reason == "Slurm says CANCELLED: it left no log"

@@ -11,7 +11,7 @@ from pathlib import Path
 from experiments import PROJECT
 from experiments.errors import UserError
 from scripts import tables
-from scripts.records import Summary, compare, load_records, record_path, summarise
+from scripts.records import Summary, compare, compare_ours, load_records, record_path, summarise
 from scripts.rendering import Reference, Results
 from scripts.tables import TABLES, render_all, render_table
 
@@ -124,6 +124,13 @@ def test_one_run_of_ours_has_no_verdict():
     comparison = compare(Summary(0.9, None, 1), Summary(0.7, 0.001, 10))
     assert (comparison.verdict, comparison.interval) == ("undecided", None)
     assert comparison.difference == pytest.approx(0.2)
+
+
+def test_a_single_run_of_ours_is_no_constant():
+    comparison = compare_ours(Summary(0.695, 0.0005, 5), Summary(0.7082, None, 1))
+    assert (comparison.verdict, comparison.interval) == ("undecided", None)
+    one, two = Summary(0.695, 0.0005, 5), Summary(0.7082, 0.001, 3)
+    assert compare_ours(one, two) == compare(one, two)
 
 
 def test_a_certain_difference_below_the_margin_is_equal():

@@ -20,6 +20,7 @@ from sacred.run import Run
 
 FILE_NAME = "record.json"
 FORMAT = 1
+CODE = (".", ":!results", ":!README.md")  # as git pathspecs
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,12 @@ class Provenance:
 
     @classmethod
     def now(cls) -> "Provenance":
-        """The present commit, and whether anything differs from it but what is rendered; None and True outside a clone.
+        """The commit that last changed the code, and whether the code has changed since; None and True outside a clone.
 
-        Rendered are `results/` and the README's tables: `scripts/reproduce.py` renders both while runs are missing.
+        What lies in `results/` and the README is no code: records and tables are committed while runs are missing.
         """
-        commit = _git("rev-parse", "HEAD")
-        changes = _git("status", "--porcelain", "--", ".", ":!results", ":!README.md")
+        commit = _git("log", "-1", "--format=%H", "--", *CODE) or None
+        changes = _git("status", "--porcelain", "--", *CODE)
         return cls(commit, commit is None or bool(changes))
 
     @classmethod
