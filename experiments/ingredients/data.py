@@ -304,9 +304,10 @@ def read_image_folder(root: Path) -> RawDataset:
     whole = root if not (root / "train").is_dir() else root / "train"
     pictures = read_pictures(whole)
     inputs, labels = torch.from_numpy(pictures.inputs), torch.from_numpy(pictures.labels)
-    if whole == root or not (root / "test").is_dir():
+    has_test_set = whole != root and (root / "test").is_dir()
+    if not has_test_set:
         train, test = split_indices(len(labels), TEST_FRACTION)
-        parts, by_class = (inputs[train], labels[train], inputs[test], labels[test]), False
+        parts = inputs[train], labels[train], inputs[test], labels[test]
     else:
         held_out = read_pictures(root / "test")
         if held_out.classes != pictures.classes or held_out.inputs.shape[1:] != pictures.inputs.shape[1:]:
@@ -314,8 +315,7 @@ def read_image_folder(root: Path) -> RawDataset:
                 f"{root / 'train'} and {root / 'test'} differ in their classes or in the size or mode of their pictures"
             )
         parts = inputs, labels, torch.from_numpy(held_out.inputs), torch.from_numpy(held_out.labels)
-        by_class = True
-    return RawDataset(*parts, classes=pictures.classes, maximum=255.0, by_class=by_class)
+    return RawDataset(*parts, classes=pictures.classes, maximum=255.0, by_class=has_test_set)
 
 
 READERS: dict[str, Callable[[Path], RawDataset]] = {
