@@ -184,7 +184,8 @@ class SOMVAEOfHours(nn.Module):
         if self.somvae.weights.gamma > 0:
             updates.append(Update(self.somvae.transition_loss, (training["transition_learning_rate"],)))
         mask = train.mask
-        return Phase("joint", training["joint_epochs"], tuple(updates), lambda: {"mask": mask}, self.rows)
+        epochs, alike = training["joint_epochs"], bool(mask.all())
+        return Phase("joint", epochs, tuple(updates), lambda: {"mask": mask}, self.rows, same_shapes=alike)
 
 
 def build(config: Mapping[str, Any], samples: Samples) -> SOMVAEOfHours:

@@ -440,7 +440,7 @@ class TPAE(nn.Module):
 
     def _computed(self, function, *arguments: Tensor) -> Tensor:
         if self.recompute and self.training and torch.is_grad_enabled():
-            return checkpoint(function, *arguments, use_reentrant=False)
+            return checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)  # they draw none
         return function(*arguments)
 
 

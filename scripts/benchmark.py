@@ -45,6 +45,7 @@ from tqdm import tqdm
 RESULT = PROJECT / "results" / "speed.json"
 PRECISIONS = ("fp32", "bf16")
 EPOCHS = 3
+MORE_ON_A_GPU = 10  # times as many samples, or an epoch is over before it can be timed
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,8 @@ def measure(_config: dict[str, Any], case: str, training: dict[str, Any]) -> Non
     """Run the phases of one configuration and print the measurements as JSON."""
     device = prepare()
     torch.manual_seed(0)
-    net, inputs, stages = WORKLOADS[CASES[case].experiment](_config, CASES[case].samples, device)
+    samples = CASES[case].samples * (MORE_ON_A_GPU if device.type == "cuda" else 1)
+    net, inputs, stages = WORKLOADS[CASES[case].experiment](_config, samples, device)
     memory: list[float] = []
 
     def remember_memory(phase: Phase, epoch: int) -> dict[str, float]:
@@ -151,6 +153,8 @@ def measure(_config: dict[str, Any], case: str, training: dict[str, Any]) -> Non
     with tempfile.TemporaryDirectory() as folder:
         progress = Trainer(net, stages, inputs, Silent(Path(folder)), remember_memory, _config, "").run()
     peak_memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if device.type == "cuda":
+        peak_memory = torch.cuda.max_memory_reserved(device) / 2**20
     peak = matrix_product_peak(_config["compute"]["precision"], device)
     lines = []
     for stage in stages:
@@ -186,8 +190,9 @@ def operations_per_sample(phase: Phase, inputs: torch.Tensor, batch_size: int) -
     return refresh + counter.get_total_flops() / batch_size
 
 
-def matrix_product_peak(precision: str, device: torch.device, size: int = 2048, repeats: int = 5) -> float:
-    """Operations per second of the fastest of several products of two `size` x `size` matrices."""
+def matrix_product_peak(precision: str, device: torch.device, repeats: int = 5) -> float:
+    """Operations per second of the fastest of several products of two large square matrices."""
+    size = 2048 if device.type == "cpu" else 8192
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
     left, right = (torch.randn(size, size, device=device).to(kind) for _ in range(2))
     best = float("inf")

@@ -57,6 +57,7 @@ def choose_compute(monkeypatch):
     def choose(precision="fp32", compile=False):
         monkeypatch.setattr(compute.autocast, "config", {"precision": precision})
         monkeypatch.setattr(compute.compiled, "config", {"compile": compile})
+        monkeypatch.setattr(compute.recorded, "config", {"graphs": True})
 
     torch.manual_seed(0)
     choose()

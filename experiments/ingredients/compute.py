@@ -4,7 +4,7 @@ import ctypes
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -12,15 +12,18 @@ from pathlib import Path
 from experiments.configuration import at_least, one_of, optional
 from experiments.errors import UserError
 from experiments.ingredients import bfloat16, processes
+from experiments.ingredients.graphs import Recorded
 
 import torch
 from sacred import Ingredient
+from torch import Tensor, nn
 
 compute = Ingredient("compute", save_git_info=False)
 compute.add_config(
     device="auto",  # auto (CUDA where there is one), cpu or cuda
     precision="fp32",  # fp32, tf32 (CUDA) or bf16: matrix products and convolutions but spectral ones in bfloat16
     compile=False,  # torch.compile for the loss functions
+    graphs=True,  # on CUDA replay a recorded training step, where all are alike, instead of launching its kernels
     threads=None,  # CPU threads; null leaves the choice to PyTorch
     deterministic=False,  # only deterministic kernels on CUDA; the CPU path always is
 )
@@ -91,6 +94,14 @@ def seeded(seed: int) -> Iterator[None]:
 def compiled(function, compile: bool):
     """`function`, through `torch.compile` when `compute.compile` is set."""
     return torch.compile(function) if compile else function
+
+
+@compute.capture
+def recorded(
+    step: Callable[..., dict[str, Tensor]], model: nn.Module, device: torch.device, graphs: bool
+) -> Callable[..., dict[str, Tensor]]:
+    """`step`, as a CUDA graph where `compute.graphs` is set and one process trains alone on a GPU."""
+    return Recorded(step, model) if graphs and device.type == "cuda" and processes.PROCESSES == 1 else step
 
 
 def hardware(device: torch.device) -> dict[str, str | int | bool | None]:

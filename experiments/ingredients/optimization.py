@@ -45,8 +45,8 @@ class PhasedAdam(torch.optim.Adam):
             float(np.float32(power) * np.float32(beta))
             for power, beta in zip(group["beta_powers"], group["betas"], strict=True)
         ]
-        for counter in self._counters:
-            counter.fill_(group["count"] - 1)
+        torch._foreach_zero_(self._counters)
+        torch._foreach_add_(self._counters, group["count"] - 1)
         self.step()
 
     @property

@@ -16,7 +16,7 @@ from typing import Any
 from experiments.configuration import at_least, between, positive
 from experiments.errors import UserError
 from experiments.ingredients import checkpoint
-from experiments.ingredients.compute import autocast, compiled, compute
+from experiments.ingredients.compute import autocast, compiled, compute, recorded
 from experiments.ingredients.observers import shown
 from experiments.ingredients.optimization import MomentumSGD, PhasedAdam, staircase_decay
 from experiments.ingredients.processes import NUMBER, Parallel
@@ -83,6 +83,8 @@ class Phase:
         updates: optimiser steps per batch, in order; what is logged as `loss` is the first one's.
         columns: called at the start of every epoch; returns further per-sample tensors `[N, ...]` that the losses take.
         prepare: called once per step with the batch's columns by name; returns what all its losses take instead.
+        same_shapes: whether the losses see tensors of the same shapes in every step and never wait for the device, so
+            that a GPU can replay a recorded step.
     """
 
     name: str
@@ -90,6 +92,7 @@ class Phase:
     updates: tuple[Update, ...]
     columns: Callable[[], dict[str, Tensor]] | None = None
     prepare: Callable[..., dict[str, Tensor]] | None = None
+    same_shapes: bool = True
 
 
 @dataclass
@@ -181,15 +184,28 @@ class Trainer:
         return self.progress
 
     def _run_phase(self, phase: Phase) -> None:
-        losses = [compiled(update.loss) for update in phase.updates]
+        gradients = [self._gradients(phase, update) for update in phase.updates]
         if self.settings["fresh_optimizer"] and self.progress.epoch == 0 and self.epoch is None:
             self.optimizer = self.make_optimizer(self.model.parameters())
         while self.progress.epoch < phase.epochs:
-            self._run_epoch(phase, losses)
+            self._run_epoch(phase, gradients)
             if self.progress.epoch % self.settings["checkpoint_every"] == 0 and self.progress.epoch < phase.epochs:
                 self.save()
 
-    def _run_epoch(self, phase: Phase, losses: list[Callable[..., Terms]]) -> None:
+    def _gradients(self, phase: Phase, update: Update) -> Callable[..., Terms]:
+        """The loss of an update as a function that leaves its gradients in the model."""
+        loss, device = compiled(update.loss), self.inputs.device
+
+        def gradients(**values: Tensor) -> Terms:
+            with autocast(device_type=device.type):
+                terms = self.parallel.call(loss, **values)
+            self.model.zero_grad()
+            terms["loss"].backward()
+            return {name: term.detach() for name, term in terms.items()}
+
+        return recorded(gradients, self.model, device) if phase.same_shapes else gradients
+
+    def _run_epoch(self, phase: Phase, gradients: list[Callable[..., Terms]]) -> None:
         start = time.perf_counter()
         self.bar.set_description(f"{phase.name} {self.progress.epoch + 1}/{phase.epochs}")
         if self.epoch is None:
@@ -200,11 +216,13 @@ class Trainer:
         ]
         self.model.train()
         while self.epoch.step < self.steps_per_epoch:
-            self._train_step(phase, losses, schedules)
+            self._train_step(phase, gradients, schedules)
             if self.epoch.step < self.steps_per_epoch and self._asked_to_stop():
                 self._add_seconds(phase.name, time.perf_counter() - start)
                 self.epoch.totals = {name: self.parallel.mean(total) for name, total in self.epoch.totals.items()}
                 self._stop()
+        if self.inputs.is_cuda:
+            torch.cuda.synchronize()
         self._add_seconds(phase.name, time.perf_counter() - start)
         self._finish_epoch(phase, time.perf_counter() - start)
         self.epoch = None
@@ -220,25 +238,22 @@ class Trainer:
         self.save()
         self.signals.deliver()
 
-    def _train_step(self, phase: Phase, losses: list[Callable[..., Terms]], schedules: list[Terms]) -> None:
+    def _train_step(self, phase: Phase, gradients: list[Callable[..., Terms]], schedules: list[Terms]) -> None:
         epoch, progress = self.epoch, self.progress
         batch = self._batch()
         if phase.prepare:
             batch = phase.prepare(**batch)
         batch = self.parallel.part(batch)
-        for update, loss, schedule in zip(phase.updates, losses, schedules, strict=True):
+        for update, gradients_of, schedule in zip(phase.updates, gradients, schedules, strict=True):
             rate = update.learning_rates[self._place(len(update.learning_rates), phase)]
             values = {name: column[self._place(len(column), phase)] for name, column in schedule.items()}
-            with autocast(device_type=self.inputs.device.type):
-                terms = self.parallel.call(loss, **batch, **values)
-            self.optimizer.zero_grad()
-            terms["loss"].backward()
+            terms = gradients_of(**batch, **values)
             self.optimizer.step_at(staircase_decay(rate, progress.global_step, *self.decay))
             progress.global_step += 1
             if update is not phase.updates[0]:
                 del terms["loss"]
             for name, value in terms.items():
-                epoch.totals[name] = epoch.totals.get(name, 0.0) + value.detach()
+                epoch.totals[name] = epoch.totals.get(name, 0.0) + value
         epoch.step += 1
         self.bar.update()
 
