@@ -24,7 +24,7 @@ CASES = {
     ),
     "DPSOM, convolutions in bfloat16": (
         dpsom.ex,
-        "fast model.network=conv compute.precision=bf16",
+        "fast model.network=conv compute.precision=bf16 compute.deterministic=True",
     ),
     "SOM-VAE, sequences": (somvae.ex, "fast"),
     "SOM-VAE, convolutions": (somvae.ex, "fast series.enabled=False loss.gamma=0 loss.tau=0 model.network=conv"),
