@@ -12,10 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-]
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 CASES = {
     "DPSOM": (dpsom.ex, "fast"),
     "DPSOM, dropout, batch normalisation, full covariance": (
@@ -40,6 +37,8 @@ CASES = {
 }
 
 
+@pytest.mark.gpu
+@needs_cuda
 @pytest.mark.parametrize(("experiment", "arguments"), CASES.values(), ids=CASES)
 @pytest.mark.usefixtures("in_process")
 def test_a_replayed_run_is_the_launched_run(tmp_path, experiment, arguments):
@@ -70,6 +69,8 @@ def gradients(model, inputs):
     return {"loss": loss.detach()}
 
 
+@pytest.mark.gpu
+@needs_cuda
 def test_every_call_sees_its_own_values_and_draws(model):
     """Gradients are those of the call, buffers move once a call, and dropout draws anew."""
     step, inputs = partial(gradients, model), torch.randn(5, 8, 4, device="cuda")
@@ -87,6 +88,8 @@ def test_every_call_sees_its_own_values_and_draws(model):
     assert len({loss for loss, _, _ in launched}) == len(inputs)
 
 
+@pytest.mark.gpu
+@needs_cuda
 def test_two_recorded_steps_keep_their_gradients_apart(model):
     first, second = (Recorded(lambda inputs, layer=layer: part(model, layer, inputs), model) for layer in (0, 1))
     inputs = torch.randn(8, 4, device="cuda")
@@ -106,6 +109,8 @@ def part(model, layer, inputs):
     return {"loss": loss.detach()}
 
 
+@pytest.mark.gpu
+@needs_cuda
 def test_what_cannot_be_recorded_is_said_in_one_line(model):
     def waiting(inputs):
         return {"loss": torch.tensor(inputs.sum().item())}
@@ -114,7 +119,8 @@ def test_what_cannot_be_recorded_is_said_in_one_line(model):
         Recorded(waiting, model)(inputs=torch.ones(2, device="cuda"))
 
 
-def test_only_where_it_is_wanted(model, monkeypatch):
+def test_only_where_it_is_wanted(monkeypatch):
+    model = nn.Linear(4, 3)
     step = partial(gradients, model)
     for device, graphs, expected in (("cuda", True, Recorded), ("cuda", False, partial), ("cpu", True, partial)):
         monkeypatch.setattr(compute.recorded, "config", {"graphs": graphs})

@@ -47,10 +47,11 @@ class Recorded:
         self.values = {name: value.clone() for name, value in values.items()}
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
-        with _unchanged(self.model), torch.cuda.stream(stream):
-            for _ in range(WARM_UP):
-                self.step(**self.values)
-        torch.cuda.current_stream().wait_stream(stream)
+        with _unchanged(self.model):
+            with torch.cuda.stream(stream):
+                for _ in range(WARM_UP):
+                    self.step(**self.values)
+            torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph, stream=stream):
