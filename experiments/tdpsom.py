@@ -8,7 +8,7 @@ States", CHIL 2021, and its code, ratschlab/dpsom. The `*_faithful` configs comp
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from experiments.configuration import any_length, at_least, between, one_of, optional, positive, text
@@ -147,13 +147,13 @@ def phases(tdpsom: TDPSOM, train: Stays, assignment: str, training: dict[str, An
     together = (Update(tdpsom.joint_loss, rate), *([Update(forecaster_alone, rate)] if predicts else []))
     forecaster = Update(tdpsom.prediction_loss, rate)
     som = Update(tdpsom.som_initialization_loss, tuple(training["som_learning_rates"]))
-    stages = [
-        Phase("pretrain", training["pretrain_epochs"], (Update(tdpsom.pretraining_loss, rate),), lambda: padding),
-        Phase("som", training["som_epochs"], (som,), lambda: padding),
-        Phase("joint", training["joint_epochs"], together, target),
-        Phase("prediction", training["prediction_epochs"] if predicts else 0, (forecaster,), lambda: padding),
+    stage = partial(Phase, same_shapes=mask is None)
+    return [
+        stage("pretrain", training["pretrain_epochs"], (Update(tdpsom.pretraining_loss, rate),), lambda: padding),
+        stage("som", training["som_epochs"], (som,), lambda: padding),
+        stage("joint", training["joint_epochs"], together, target),
+        stage("prediction", training["prediction_epochs"] if predicts else 0, (forecaster,), lambda: padding),
     ]
-    return [replace(stage, same_shapes=mask is None) for stage in stages]
 
 
 def final_metrics(tdpsom: TDPSOM, part: Stays, hours: Hours, latents: Tensor) -> dict[str, float]:

@@ -152,9 +152,7 @@ def measure(_config: dict[str, Any], case: str, training: dict[str, Any]) -> Non
 
     with tempfile.TemporaryDirectory() as folder:
         progress = Trainer(net, stages, inputs, Silent(Path(folder)), remember_memory, _config, "").run()
-    peak_memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    if device.type == "cuda":
-        peak_memory = torch.cuda.max_memory_reserved(device) / 2**20
+    peak_memory = _peak_megabytes(device)
     peak = matrix_product_peak(_config["compute"]["precision"], device)
     lines = []
     for stage in stages:
@@ -202,6 +200,12 @@ def matrix_product_peak(precision: str, device: torch.device, repeats: int = 5) 
         product[0, 0].item()  # waits for the device
         best = min(best, time.perf_counter() - start)
     return 2 * size**3 / best
+
+
+def _peak_megabytes(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _resident_megabytes() -> float:

@@ -275,11 +275,7 @@ def test_sampled_latents_scatter_around_the_mean(model):
 # CUDA
 
 
-gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-
-
 @pytest.mark.gpu
-@gpu
 def test_losses_and_gradients_on_cuda_equal_those_on_the_cpu(model):
     inputs, noise, target = torch.rand(20, 1, 6, 6), torch.randn(20, 4), torch.rand(20, 6).softmax(dim=1)
     model.eval()  # no dropout
@@ -303,7 +299,6 @@ def test_losses_and_gradients_on_cuda_equal_those_on_the_cpu(model):
 
 
 @pytest.mark.gpu
-@gpu
 def test_a_run_on_cuda_learns_as_on_the_cpu(tmp_path):
     """Shuffled by another generator: the first losses agree to five percent."""
     curves = [run(tmp_path / device, "fast", device=device).record["curve"] for device in ("cpu", "cuda")]

@@ -159,7 +159,6 @@ def test_scale_minimum_can_be_dropped():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("posterior", [PosteriorDiagonal(100), PosteriorFull(100), PosteriorFull(9)], ids=name)
 def test_cuda_equals_cpu(posterior):
     parameters, noise = draw(posterior)

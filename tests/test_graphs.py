@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import nn
 
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 CASES = {
     "DPSOM": (dpsom.ex, "fast"),
     "DPSOM, dropout, batch normalisation, full covariance": (
@@ -38,7 +37,6 @@ CASES = {
 
 
 @pytest.mark.gpu
-@needs_cuda
 @pytest.mark.parametrize(("experiment", "arguments"), CASES.values(), ids=CASES)
 @pytest.mark.usefixtures("in_process")
 def test_a_replayed_run_is_the_launched_run(tmp_path, experiment, arguments):
@@ -70,7 +68,6 @@ def gradients(model, inputs):
 
 
 @pytest.mark.gpu
-@needs_cuda
 def test_every_call_sees_its_own_values_and_draws(model):
     """Gradients are those of the call, buffers move once a call, and dropout draws anew."""
     step, inputs = partial(gradients, model), torch.randn(5, 8, 4, device="cuda")
@@ -89,7 +86,6 @@ def test_every_call_sees_its_own_values_and_draws(model):
 
 
 @pytest.mark.gpu
-@needs_cuda
 def test_two_recorded_steps_keep_their_gradients_apart(model):
     first, second = (Recorded(lambda inputs, layer=layer: part(model, layer, inputs), model) for layer in (0, 1))
     inputs = torch.randn(8, 4, device="cuda")
@@ -110,7 +106,6 @@ def part(model, layer, inputs):
 
 
 @pytest.mark.gpu
-@needs_cuda
 def test_what_cannot_be_recorded_is_said_in_one_line(model):
     def waiting(inputs):
         return {"loss": torch.tensor(inputs.sum().item())}

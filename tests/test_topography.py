@@ -161,7 +161,6 @@ def test_the_grid_moves_with_the_layer():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_cuda_as_on_the_cpu():
     topography, inputs = problem((3, 4), seed=5)
     on_cpu = topography.loss(inputs, 1.0)["loss"].item(), gradient(topography, inputs, 1.0).clone()

@@ -45,13 +45,10 @@ class PhasedAdam(torch.optim.Adam):
             float(np.float32(power) * np.float32(beta))
             for power, beta in zip(group["beta_powers"], group["betas"], strict=True)
         ]
-        torch._foreach_zero_(self._counters)
-        torch._foreach_add_(self._counters, group["count"] - 1)
+        counters = [self.state[parameter]["step"] for parameter in group["params"]]
+        torch._foreach_zero_(counters)
+        torch._foreach_add_(counters, group["count"] - 1)
         self.step()
-
-    @property
-    def _counters(self) -> list[torch.Tensor]:
-        return [self.state[parameter]["step"] for parameter in self.param_groups[0]["params"]]
 
 
 class MomentumSGD(torch.optim.SGD):
