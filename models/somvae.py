@@ -162,12 +162,16 @@ class SOMVAE(nn.Module):
         return terms
 
     def decode_winners(self, latents: Tensor, winners: Tensor) -> Tensor:
-        """Samples `[B, C, H, W]` of the centroids of the winners `[B]`; of a small map every centroid is decoded once.
+        """Samples `[B, C, H, W]` of the centroids of the winners `[B]`, each of which is decoded once.
 
-        `straight_through` gives each sample's gradient to its latent, so there every sample is decoded.
+        `straight_through` gives each sample's gradient to its latent, so there every sample is decoded. A GPU, which
+        would have to wait to learn how many winners differ, decodes all units or all samples, whichever are fewer.
         """
         if self.gradients == "straight_through":
             return self.decode(latents + (self.centroids[winners] - latents).detach())
+        if not winners.is_cuda:
+            units, places = winners.unique(return_inverse=True)
+            return self.decode(self.centroids[units])[places]
         if self.grid.size < len(winners):
             return self.decode(self.centroids)[winners]
         return self.decode(self.centroids[winners])

@@ -8,6 +8,8 @@ themselves, of matrices in fp32; the result is at least as exact as that of a di
 
 import math
 
+from models.products import product
+
 import torch
 from torch import Tensor, nn
 
@@ -53,12 +55,13 @@ class SpectralConvolution(nn.Conv2d):
             raise ValueError(f"maps of {tuple(features.shape[2:])}, expected {self.shape_in}")
         with torch.autocast(features.device.type, enabled=False):
             samples = features.to(self.weight.dtype).permute(0, 2, 3, 1).flatten(1, 2)  # [B, H * W, C]
-            real, imaginary = (self.analysis @ samples).unflatten(1, (-1, 2)).permute(2, 1, 0, 3)  # [F, B, C] each
+            analysed = product(self.analysis, samples)  # [B, 2F, C]
+            real, imaginary = analysed.unflatten(1, (-1, 2)).permute(2, 1, 0, 3)  # [F, B, C] each
             spectra = torch.cat([torch.cat([real, imaginary], 2), torch.cat([imaginary, -real], 2)], 1)  # [F, 2B, 2C]
             taps = self.weight.permute(2, 3, 1, 0).flatten(2).flatten(0, 1)  # [kernel^2, C * O]
-            kernels = (self.kernel_analysis @ taps).view(len(spectra), -1, self.out_channels)  # [F, 2C, O]
-            products = (spectra @ kernels).unflatten(1, (2, -1)).flatten(0, 1)  # [2F, B, O]
-            maps = self.synthesis @ products.transpose(0, 1) + self.bias
+            kernels = product(self.kernel_analysis, taps).view(len(spectra), -1, self.out_channels)  # [F, 2C, O]
+            products = product(spectra, kernels).unflatten(1, (2, -1)).flatten(0, 1)  # [2F, B, O]
+            maps = product(self.synthesis, products.transpose(0, 1)) + self.bias
             return maps.unflatten(1, self.shape).permute(0, 3, 1, 2)
 
 

@@ -16,6 +16,7 @@ from experiments.ingredients.graphs import Recorded
 
 import torch
 from sacred import Ingredient
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 compute = Ingredient("compute", save_git_info=False)
@@ -47,6 +48,7 @@ def prepare(device: str, precision: str, compile: bool, threads: int | None, det
     keep_freed_memory()
     if threads:
         torch.set_num_threads(threads)
+        threadpool_limits(threads, user_api="blas")  # NumPy's, which `models.products` uses
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = precision == "tf32"  # convolutions; PyTorch would allow it
     if deterministic:
