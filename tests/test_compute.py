@@ -7,11 +7,13 @@ from experiments.ingredients.compute import prepare
 
 import pytest
 import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 
 COUNT_FAULTS = """
 import resource
 from experiments.ingredients.compute import keep_freed_memory
 import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 
 torch.set_num_threads(1)
 if {keep}:
@@ -45,3 +47,12 @@ def test_only_tf32_shortens_products_and_convolutions_in_fp32(precision):
     shortened = precision == "tf32"
     assert torch.get_float32_matmul_precision() == ("high" if shortened else "highest")
     assert torch.backends.cudnn.allow_tf32 == shortened
+
+
+def test_threads_are_those_of_pytorch_and_of_numpys_products():
+    before = torch.get_num_threads()
+    with threadpool_limits(2):
+        prepare(device="cpu", precision="fp32", compile=False, threads=1, deterministic=False)
+        threads = {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+        assert threads == {torch.get_num_threads()} == {1}
+    torch.set_num_threads(before)
