@@ -33,7 +33,7 @@ from experiments.ingredients.stays import Description, Stays
 from experiments.ingredients.training import Phase, Trainer
 from scripts.plan import load_experiment, resolve_config
 from scripts.records import read_json
-from scripts.rendering import speed_table
+from scripts.rendering.measurements import speed_table
 
 import torch
 from sacred import SETTINGS, Experiment

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from matplotlib.ticker import MaxNLocator
-from matplotlib.transforms import nonsingular
 
 WIDTH, HEIGHT = 340, 190
 LEFT, RIGHT, TOP, BOTTOM = 44, 10, 10, 24
@@ -34,6 +33,13 @@ class Chart:
     points: dict
 
 
+def widened(low: float, high: float) -> tuple[float, float]:
+    """The range, or a thousandth about it where it is too narrow for ticks that differ in print."""
+    largest = max(abs(low), abs(high))
+    margin = (0.001 * largest or 0.001) if high - low <= 1e-6 * largest else 0.0
+    return low - margin, high + margin
+
+
 def draw(series: Mapping[str, Values], starts: Mapping[str, int]) -> Chart | None:
     """The chart of `series` by name; `starts` is how many epochs passed before each phase. None without values."""
     series = {name: values for name, values in series.items() if values}
@@ -42,7 +48,7 @@ def draw(series: Mapping[str, Values], starts: Mapping[str, int]) -> Chart | Non
     epochs = sorted({epoch for values in series.values() for epoch in values})
     every = [value for values in series.values() for seeds in values.values() for value in seeds]
     x_ticks = MaxNLocator(5, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1).tick_values(0, epochs[-1])
-    y_ticks = MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]).tick_values(*nonsingular(min(every), max(every), tiny=1e-6))
+    y_ticks = MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]).tick_values(*widened(min(every), max(every)))
     step = y_ticks[1] - y_ticks[0]
     decimals = next(digits for digits in range(12) if math.isclose(round(step, digits), step, rel_tol=1e-6))
     low, high = y_ticks[0], y_ticks[-1]

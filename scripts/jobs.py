@@ -15,7 +15,7 @@ from pathlib import Path
 from experiments import PROJECT
 from experiments.errors import UserError
 from scripts.records import differing_keys, read_json
-from scripts.rendering import Runs
+from scripts.rendering.results import Runs
 
 HEARTBEAT_SECONDS = 45  # Sacred rewrites run.json every 10 s while a run lives
 COMMENT = "reproduce.py at commit "

@@ -2,7 +2,7 @@
 
 import re
 
-from scripts.rendering import DAGGER, MarkdownTable
+from scripts.rendering.cells import DAGGER, MarkdownTable
 
 SPECIAL = {character: f"\\{character}" for character in "&%$#_{}"} | {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",

@@ -27,7 +27,10 @@ from experiments.ingredients.trajectories import TRAJECTORIES
 from scripts import charts
 from scripts.curves import METRICS, ORIGINAL, faithful_curves, original_curve
 from scripts.records import Record, flatten, read_json, write_result
-from scripts.rendering import CLUSTERING, TOPOLOGY, Entry, MarkdownTable, Results, in_words, speed_table
+from scripts.rendering.cells import Entry, MarkdownTable, in_words
+from scripts.rendering.measurements import speed_table
+from scripts.rendering.metrics import CLUSTERING, TOPOLOGY
+from scripts.rendering.results import Results
 from scripts.tables import TABLES
 
 import jinja2

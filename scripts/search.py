@@ -32,7 +32,7 @@ from experiments.ingredients.record import Provenance
 from scripts.jobs import Job, Setting, died, last_line, log_of, relative, settle, train
 from scripts.plan import cores, load_experiment, resolve_config
 from scripts.records import read_json, write_result
-from scripts.rendering import Runs
+from scripts.rendering.results import Runs
 
 import matplotlib.pyplot as plt
 import numpy as np

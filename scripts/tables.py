@@ -6,7 +6,7 @@
 
 Reads `results/runs/`, `results/references.yaml` and `results/parity_golden.json`, nothing else. The same records always
 give the same bytes. README.md holds a table's short form between `<!-- table:<name> -->` and `<!-- /table -->`.
-Verdicts are defined in `scripts/records.py`, renderers in `scripts/rendering.py`.
+Verdicts are defined in `scripts/records.py`, renderers in `scripts/rendering/`.
 
 A table is an entry of TABLES: a title, how to read it, a renderer, and rows that name configs. A new model adds rows or
 an entry.
@@ -23,23 +23,13 @@ from experiments import PROJECT
 from experiments.errors import UserError
 from scripts import latex
 from scripts.records import MARGIN, write_result
-from scripts.rendering import (
-    CLUSTERING,
-    SECONDS,
-    TOPOLOGY,
-    ParityRow,
-    Results,
-    Row,
-    Runs,
-    Table,
-    render_ablation,
-    render_columns,
-    render_golden,
-    render_metrics,
-    render_parity,
-)
-from scripts.rendering_stacks import render_stacks
-from scripts.rendering_stays import render_stays
+from scripts.rendering.ablation import render_ablation
+from scripts.rendering.measurements import render_golden
+from scripts.rendering.metrics import CLUSTERING, SECONDS, TOPOLOGY, render_columns, render_metrics
+from scripts.rendering.parity import render_parity
+from scripts.rendering.results import ParityRow, Results, Row, Runs, Table
+from scripts.rendering.stacks import render_stacks
+from scripts.rendering.stays import render_stays
 
 
 def dpsom(config_name: str, stages: tuple[tuple[int, int], ...], minutes: float) -> Runs:

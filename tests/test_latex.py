@@ -6,7 +6,7 @@ import subprocess
 
 from experiments import PROJECT
 from scripts import latex, tables
-from scripts.rendering import MarkdownTable
+from scripts.rendering.cells import MarkdownTable
 
 import pytest
 from test_tables import make_record, write

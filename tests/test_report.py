@@ -15,7 +15,7 @@ from experiments.errors import UserError
 from experiments.ingredients.hours import nmi_geometric
 from scripts import charts, curves, report
 from scripts.records import load_records
-from scripts.rendering import Results
+from scripts.rendering.results import Results
 from scripts.tables import TABLES, render_table
 
 import numpy as np

@@ -19,7 +19,8 @@ from scripts import jobs, plan, reproduce
 from scripts.executors import Local
 from scripts.jobs import COMMENT, Job, Setting, look_up
 from scripts.plan import estimate, missing, named_config, resolve_config, wanted
-from scripts.rendering import Row, Runs, Table, render_ablation
+from scripts.rendering.ablation import render_ablation
+from scripts.rendering.results import Row, Runs, Table
 from scripts.reproduce import collect, config_name_of
 from scripts.tables import TABLES
 

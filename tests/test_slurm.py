@@ -9,7 +9,7 @@ from pathlib import Path
 from experiments.errors import UserError
 from scripts import slurm
 from scripts.jobs import Job, Setting
-from scripts.rendering import Runs
+from scripts.rendering.results import Runs
 from scripts.slurm import Slurm, Worker, check_slurm, minutes
 
 import pytest

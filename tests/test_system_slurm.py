@@ -25,7 +25,8 @@ RUNS = [("dpsom", 0), ("somvae", 0), ("topography", 0), ("topography", 1)]
 DRIVER = """
 import sys
 from scripts import reproduce
-from scripts.rendering import Row, Runs, Table, render_metrics
+from scripts.rendering.metrics import render_metrics
+from scripts.rendering.results import Row, Runs, Table
 from scripts.tables import TABLES
 rows = (("dpsom", 1), ("topography", 2), ("somvae", 1))
 TABLES["fast"] = Table(

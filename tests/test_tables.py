@@ -12,7 +12,7 @@ from experiments import PROJECT
 from experiments.errors import UserError
 from scripts import tables
 from scripts.records import Summary, compare, compare_ours, load_records, record_path, summarise
-from scripts.rendering import Reference, Results
+from scripts.rendering.results import Reference, Results
 from scripts.tables import TABLES, render_all, render_table
 
 import numpy as np

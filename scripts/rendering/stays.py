@@ -1,14 +1,9 @@
 """The renderer of T-DPSOM's table: clusters of hours against what becomes of the patients, forecasts, eICU."""
 
-from scripts.rendering import (
+from scripts.rendering.cells import (
     Entry,
     Footnotes,
     MarkdownTable,
-    ParityRow,
-    Rendered,
-    Results,
-    Runs,
-    Table,
     count_cell,
     mean_text,
     number,
@@ -16,6 +11,7 @@ from scripts.rendering import (
     reference_cell,
     summary_values,
 )
+from scripts.rendering.results import ParityRow, Rendered, Results, Runs, Table
 
 WINDOWS = (1, 6, 12, 24)
 OPEN, CREDENTIALED = "physionet2012", "eicu"
