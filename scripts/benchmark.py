@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from experiments.ingredients.augmentation import augmentation
 from experiments.ingredients.compute import autocast, compute, hardware, prepare, versions
 from experiments.ingredients.evaluation import evaluation
 from experiments.ingredients.observers import write_atomically
+from experiments.ingredients.record import Provenance
 from experiments.ingredients.samples import Samples
 from experiments.ingredients.stays import Description, Stays
 from experiments.ingredients.training import Phase, Trainer
@@ -242,7 +243,7 @@ def main() -> None:
                 lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
                 sys.exit(f"error: {config} in {precision} failed: {lines[-1]}")
             line = {"config": config, "precision": precision, **json.loads(done.stdout.splitlines()[-1])}
-            results.append(line | {"versions": versions()})
+            results.append(line | {"versions": versions()} | asdict(Provenance.now()))
             content = {"format": 2, "results": with_former(results)}
             write_atomically(RESULT, (json.dumps(content, indent=1) + "\n").encode())
     print(speed_table(results))

@@ -53,15 +53,21 @@ def named_config(experiment: str, config_name: str) -> dict:
 
 
 def wanted(tables: list[str], rows: list[str], seeds: int | None) -> list[Job]:
-    """Every run the tables ask for, most informative first: by order, then seed, then place in the tables."""
+    """Every run the tables ask for, most informative first: by order, then seed, then place in the tables.
+
+    rows: configs, as `mnist` or `dpsom/mnist`; none are all whose data everybody can have.
+    """
     every = list(dict.fromkeys(runs for name in tables for runs in TABLES[name].runs()))
-    if unknown := sorted(set(rows) - {runs.config_name for runs in every}):
+    if unknown := sorted(set(rows) - {name for runs in every for name in (runs.config_name, runs.key)}):
         names = ", ".join(dict.fromkeys(runs.config_name for runs in every))
         raise UserError(f"no row {', '.join(unknown)} in {', '.join(tables)}: there are {names}")
     jobs = []
     for place, runs in enumerate(every):
         asked_for = runs.stages[-1][0]
-        if runs.config_name not in rows and (rows or not asked_for):
+        named = not {runs.config_name, runs.key}.isdisjoint(rows)
+        if named and not asked_for and seeds is None:
+            raise UserError(f"{runs.key} is trained only when its seeds are asked for: add --seeds 1")
+        if not named and (rows or not asked_for):
             continue
         for seed in range(asked_for if seeds is None else seeds):
             order = next((order for until, order in runs.stages if seed < until), LAST_ORDER)
@@ -74,14 +80,18 @@ def missing(jobs: list[Job], records: list[Record]) -> list[Job]:
     return [job for job in jobs if job.key not in done]
 
 
-def estimate(job: Job, records: list[Record], on_gpu: bool) -> float:
-    """Seconds: the mean of this config's recorded runs on the same kind of device, else what the table states."""
-    seconds = [
+def recorded_seconds(job: Job, records: list[Record], on_gpu: bool) -> list[float]:
+    """Of this config's runs on the same kind of device."""
+    return [
         record.total_seconds
         for record in records
-        if (record.experiment, record.config_name) == (job.runs.experiment, job.runs.config_name)
-        and bool(record.hardware.get("gpu")) == on_gpu
+        if record.key == job.runs.key and bool(record.hardware.get("gpu")) == on_gpu
     ]
+
+
+def estimate(job: Job, records: list[Record], on_gpu: bool) -> float:
+    """Seconds: the mean of the recorded ones, else what the table states, which is of two CPU cores."""
+    seconds = recorded_seconds(job, records, on_gpu)
     return sum(seconds) / len(seconds) if seconds else job.runs.minutes * 60
 
 

@@ -49,6 +49,7 @@ from scripts.plan import (
     load_experiment,
     missing,
     named_config,
+    recorded_seconds,
     show_plan,
     wanted,
 )
@@ -218,7 +219,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train the runs that the tables still lack and record them.")
     add = parser.add_argument
     add("--tables", nargs="+", default=[], metavar="TABLE", help="only these tables (default: all)")
-    add("--rows", nargs="+", default=[], metavar="CONFIG", help="only these named configs")
+    add("--rows", nargs="+", default=[], metavar="CONFIG", help="only these named configs, as mnist or dpsom/mnist")
     add("--seeds", type=int, metavar="N", help="seeds 0 to N-1 of each row (default: what the table asks for)")
     add(
         "--jobs", type=int, metavar="N", help="runs at a time (default: one a GPU, or for every four cores; Slurm: 256)"
@@ -291,6 +292,8 @@ def reproduce(options: argparse.Namespace) -> int:
     show_plan(plan, at_a_time, setting.threads)
     if code.git_dirty:
         print("note: the code has uncommitted changes; the tables will mark these runs")
+    if on_gpu and (unknown := sum(not recorded_seconds(job, records, on_gpu) for job in plan)):
+        print(f"note: {unknown} of them have no run on a GPU yet: they are estimated for two CPU cores, far too long")
     in_bf16 = sum(job.config["compute"]["precision"] == "bf16" for job in plan)
     if in_bf16 and not on_gpu and options.executor == "local" and not bfloat16.processor_has_it():
         print(f"note: {bfloat16.NOTE} ({in_bf16} of these runs)")

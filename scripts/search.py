@@ -155,8 +155,7 @@ class Study:
             raise UserError(
                 f"cannot use the storage {redact(url)} ({reason}): check its URL and that it runs"
             ) from error
-        keys = ("experiment", "config", "metric", "parameters")
-        about = {key: getattr(search, key) for key in keys} | {"seed": seed}
+        about = {key: getattr(search, key) for key in KEYS} | {"seed": seed}
         former = self.study.user_attrs.get("search")
         if former not in (None, about):
             raise UserError(f"the study {search.name} was begun with {former}: rename {search.name}.yaml or delete it")

@@ -232,6 +232,13 @@ def test_the_whole_plan_follows_the_standing_order():
 def test_runs_that_nobody_asked_for_must_be_named():
     assert "eicu" not in {job.runs.config_name for job in wanted(["tdpsom"], [], 2)}
     assert [(job.runs.config_name, job.seed) for job in wanted(["tdpsom"], ["eicu"], 2)] == [("eicu", 0), ("eicu", 1)]
+    with pytest.raises(UserError, match="tdpsom/eicu is trained only when its seeds are asked for: add --seeds 1"):
+        wanted(["tdpsom"], ["eicu"], None)
+
+
+def test_a_row_may_be_named_with_its_experiment():
+    jobs = wanted(list(TABLES), ["somvae/mnist"], 1)
+    assert [job.runs.key for job in jobs] == ["somvae/mnist"]
 
 
 def test_the_estimate_takes_records_of_the_same_kind_of_device(folder):

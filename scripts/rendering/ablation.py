@@ -1,12 +1,13 @@
 """The renderer of ablations: configs that switch one thing, beside their base."""
 
-from scripts.records import compare_ours, differing_keys, flatten, summarise
+from scripts.records import compare_ours, differing_keys, flatten
 from scripts.rendering.cells import (
     MarkdownTable,
     comparison_values,
     count_cell,
     difference_cell,
     mean_cell,
+    minutes_cell,
     provenance,
     summary_values,
 )
@@ -37,12 +38,11 @@ def render_ablation(table: Table, results: Results) -> Rendered:
         records = results.of(runs)
         is_base = runs == table.base
         change = "(base)" if is_base else switched(runs, table.base, results)
-        minutes = summarise([record.total_seconds / 60 for record in records])
         line = [
             f"`{runs.config_name}`",
             change,
             count_cell(len(records), results.dirty(runs)),
-            f"{minutes.mean:.1f}" if minutes else "",
+            minutes_cell(records),
         ]
         for metric in table.metrics:
             ours, base = results.summary(runs, metric), results.summary(table.base, metric)

@@ -1,6 +1,6 @@
 """Numbers, cells and tables in Markdown, remarks below them, and the same values for CSV."""
 
-from scripts.records import Comparison, Summary, has_spread
+from scripts.records import Comparison, Record, Summary, has_spread
 from scripts.rendering.results import Reference, Results, Runs
 
 
@@ -100,6 +100,12 @@ def in_words(hardware: dict) -> str:
     return ", ".join(filter(None, words))
 
 
+def minutes_cell(records: list[Record]) -> str:
+    """`2.6 – 158.2`: the shortest and the longest run; empty without one."""
+    minutes = [f"{seconds / 60:.1f}" for seconds in sorted(record.total_seconds for record in records)]
+    return " – ".join(dict.fromkeys((minutes[0], minutes[-1]))) if minutes else ""
+
+
 def provenance(runs: list[Runs], results: Results) -> list[str]:
     """The block that leads from a row to its runs."""
     rows = []
@@ -107,20 +113,20 @@ def provenance(runs: list[Runs], results: Results) -> list[str]:
         records = results.of(run)
         if not records:
             continue
-        minutes = [f"{seconds / 60:.1f}" for seconds in sorted(record.total_seconds for record in records)]
         commits = dict.fromkeys(
             f"{(record.git_commit or 'unknown')[:8]}{' †' if record.git_dirty else ''}" for record in records
         )
         rows.append([
             f"[{run.config_name}](../runs/{run.experiment}/{run.config_name}/)",
             ", ".join(str(record.seed) for record in records),
-            " – ".join(dict.fromkeys((minutes[0], minutes[-1]))),
+            minutes_cell(records),
             "; ".join(dict.fromkeys(in_words(record.hardware) for record in records)),
             ", ".join(commits),
+            ", ".join(dict.fromkeys(record.versions.get("torch", "unknown").split("+")[0] for record in records)),
         ])  # fmt: skip
     if not rows:
         return []
-    block = ["## Runs", MarkdownTable(["config", "seeds", "minutes a run", "hardware", "code"], rows)]
+    block = ["## Runs", MarkdownTable(["config", "seeds", "minutes a run", "hardware", "code", "torch"], rows)]
     if any(results.dirty(run) for run in runs):
         block.append(DAGGER)
     return block

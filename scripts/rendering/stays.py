@@ -18,6 +18,7 @@ OPEN, CREDENTIALED = "physionet2012", "eicu"
 CLUSTERS = {f"nmi_geometric_score_{hours}": f"NMI, {hours} h" for hours in WINDOWS} | {
     "ami_score_1": "AMI, 1 h",
     "purity_death": "purity of death",
+    "topographic_error": "topographic error",
     "morans_i": "Moran's I",
     "unit_changes": "changes an hour",
     "used_units": "used units",
