@@ -34,6 +34,7 @@ from experiments.ingredients.evaluation import (
 from experiments.ingredients.figures import hit_map
 from experiments.ingredients.figures_series import attractor
 from experiments.ingredients.hours import Hours, all_metrics, clustering, map_autocorrelation, movement, unit_table
+from experiments.ingredients.lorenz import lorenz
 from experiments.ingredients.metrics import topology_metrics
 from experiments.ingredients.record import Provenance, finish
 from experiments.ingredients.samples import Samples
@@ -64,7 +65,9 @@ training = training_ingredient(
     joint_epochs=20,  # of SOM-VAE
     transition_learning_rate=0.05,  # of its second step per batch, which trains the transitions alone
 )
-ex = Experiment("stays_baselines", ingredients=[data, compute, training, evaluation, tracking], save_git_info=False)
+ex = Experiment(
+    "stays_baselines", ingredients=[data, lorenz, compute, training, evaluation, tracking], save_git_info=False
+)
 ex.add_config(
     seed=0,
     resume=None,  # folder of an interrupted run of SOM-VAE to continue

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from experiments.configuration import any_length, at_least, between, one_of, optional, positive, text
+from experiments.errors import UserError
 from experiments.ingredients import cohorts
 from experiments.ingredients import compute as computing
 from experiments.ingredients import evaluation as evaluating
@@ -30,6 +31,7 @@ from experiments.ingredients.evaluation import (
 )
 from experiments.ingredients.forecasting import forecast_metrics
 from experiments.ingredients.hours import Hours, all_metrics, clustering, map_autocorrelation, movement
+from experiments.ingredients.lorenz import lorenz
 from experiments.ingredients.metrics import topology_metrics
 from experiments.ingredients.record import Provenance, finish
 from experiments.ingredients.samples import Samples
@@ -55,7 +57,7 @@ training = training_ingredient(
     joint_epochs=100,  # of everything together, each batch with a second step of the forecaster alone
     prediction_epochs=50,  # of the forecaster alone
 )
-ex = Experiment("tdpsom", ingredients=[data, compute, training, evaluation, tracking], save_git_info=False)
+ex = Experiment("tdpsom", ingredients=[data, lorenz, compute, training, evaluation, tracking], save_git_info=False)
 ex.add_config(
     seed=0,
     resume=None,  # folder of an interrupted run to continue
@@ -171,6 +173,8 @@ def main(_run, _config, seed, model, training) -> dict[str, float | None]:
     torch.manual_seed(seed)
     splits = {name: part.to(device) for name, part in load_parts().items()}
     train, parts = splits["train"], evaluated_parts(splits, training["batch_size"])
+    if model["normalization"] == "batch" and training["batch_size"] == train.lengths.min() == 1:
+        raise UserError("training.batch_size=1 is too small for batch normalisation of stays of one hour: raise it")
     samples = samples_of(splits)
     tdpsom = build(_config, samples).to(device)
     assignment = model["assignment"]

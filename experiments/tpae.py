@@ -43,7 +43,7 @@ from experiments.ingredients.training import Phase, Trainer, Update, training_in
 from experiments.launch import launch
 from experiments.registration import register
 from models.grid import Grid
-from models.tpae import TPAE, LossWeights, PlainCNN, accuracy
+from models.tpae import PHASES, TPAE, LossWeights, PlainCNN, accuracy
 
 import numpy as np
 import torch
@@ -177,6 +177,10 @@ def phases(net: TPAE | PlainCNN, labels: Tensor, training: dict[str, Any], steps
                 "model.network=cnn only classifies: set training.reconstruct_epochs and organise_epochs to 0"
             )
         return [Phase("joint", epochs["joint"], (Update(net.loss, falling),), columns, varied)]
+    for name, terms in PHASES.items():
+        if epochs[name] and not any(getattr(net.weights, term) for term in terms):
+            weights = ", ".join(f"loss.{term}" for term in terms)
+            raise UserError(f"nothing to train: give one of {weights} a weight, or set training.{name}_epochs to 0")
     if epochs["organise"] and not net.weights.neighbourhood:
         raise UserError("with loss.neighbourhood=0 there is nothing to organise: set training.organise_epochs to 0")
     first, last = training["sigma"]

@@ -18,7 +18,8 @@ KERNEL_FLOOR = 1e-7
 def squared_distances(points: Tensor, centroids: Tensor) -> Tensor:
     """`||z_i - e_j||^2` for points `[B, D]` and centroids `[K, D]`: `[B, K]`, never negative.
 
-    The expanded square needs one matrix product and no `[B, K, D]` tensor; it is taken in float32 at least.
+    The expanded square needs one matrix product and no `[B, K, D]` tensor; it is taken in float32 at least
+    (on a GPU in TF32 where `torch.set_float32_matmul_precision` allows it).
     """
     with torch.autocast(points.device.type, enabled=False):
         precision = torch.promote_types(torch.promote_types(points.dtype, centroids.dtype), torch.float32)
@@ -73,7 +74,8 @@ def soft_som_loss(assignment: Tensor, neighbour_assignment: Tensor, adjacency: T
     Args:
         assignment: q that weighs, `[B, K]`.
         neighbour_assignment: q whose logarithm is taken, `[B, K]`.
-        adjacency: `[K, K]`, from `adjacency_matrix`; the double sum is one matrix product with it, in full precision.
+        adjacency: `[K, K]`, from `adjacency_matrix`; the double sum is one matrix product with it, in float32 at
+            least.
     """
     with torch.autocast(assignment.device.type, enabled=False):
         return -((assignment @ adjacency) * neighbour_assignment.log()).sum(dim=1).mean()

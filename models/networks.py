@@ -43,7 +43,7 @@ class Affine(nn.Module):
 
 
 def normalization_layer(kind: str, channels: int, image: bool) -> nn.Module:
-    """The layer behind an activation: `affine`, `batch` (batch statistics in training) or `none`."""
+    """The normalisation of a block: `affine`, `batch` (batch statistics in training) or `none`."""
     if kind == "affine":
         return Affine(channels)
     if kind == "batch":

@@ -1,4 +1,4 @@
-"""Large matrix products on the CPU by the library under NumPy, which is OpenBLAS.
+"""Large matrix products on the CPU by the library under NumPy, mostly OpenBLAS.
 
 PyTorch's own, MKL, falls far behind on some processors: on an AMD Zen 3 the products of `models.spectral` take 1.4 to
 3.5 times as long, those of a few rows or columns longest.
@@ -16,7 +16,7 @@ from torch.utils.flop_counter import register_flop_formula
 def product(left: Tensor, right: Tensor) -> Tensor:
     """`left @ right` of `[..., M, K]` and `[..., K, N]`, with its gradient; one may lack the batch's dimensions.
 
-    Elsewhere than on the CPU, and in compiled or exported programs, it is PyTorch's product.
+    In float32 or float64. Elsewhere than on the CPU, and in compiled or exported programs, it is PyTorch's product.
     """
     if left.device.type != "cpu" or torch.compiler.is_compiling():
         return left @ right

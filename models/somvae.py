@@ -120,7 +120,7 @@ class SOMVAE(nn.Module):
         return self.decoder_q(quantized).float().sigmoid()
 
     def decode_latents(self, latents: Tensor) -> Tensor:
-        """Samples `[B, C, H, W]` in [0, 1] of latents `[B, D]`, by the second decoder."""
+        """Samples `[B, C, H, W]` in [0, 1] of latents `[B, D]`, by the second decoder (`gradients=full` only)."""
         return self.decoder_e(latents).float().sigmoid()
 
     def transition_probabilities(self) -> Tensor:

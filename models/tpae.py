@@ -268,7 +268,7 @@ def encoder_of(kind: str, channels: int, sides: tuple[int, int], width: int) -> 
         layers += [*_convolution(wide // 2, wide), nn.MaxPool2d(2)]
         if residual:
             layers.append(Residual(wide))
-    return nn.Sequential(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten()), 8 * width
+    return nn.Sequential(*layers, nn.MaxPool2d((sides[0] // 8, sides[1] // 8)), nn.Flatten()), 8 * width
 
 
 def _convolution(channels_in: int, channels_out: int) -> tuple[nn.Module, ...]:

@@ -7,6 +7,7 @@ from experiments.ingredients.training import Phase
 from models.grid import Grid
 
 import pytest
+import torch
 
 PARTS = {"validation": 1, "test": 2}
 JOINT = Phase("joint", 7, ())
@@ -31,6 +32,16 @@ def test_splits_are_due_every_few_epochs_and_after_a_phases_last(choose, test_cu
     curve = learning_curve(PARTS, lambda part: {"purity": 0.5})
     evaluated = {epoch: [key.split("/")[0] for key in curve(JOINT, epoch)] for epoch in range(1, 8)}
     assert {epoch: found for epoch, found in evaluated.items() if found} == {3: names, 6: names, 7: names}
+
+
+def test_what_an_evaluation_draws_is_not_missing_from_the_training(choose):
+    choose(every=1, test_curve=False)
+    curve = learning_curve(PARTS, lambda part: {"drawn": torch.rand(()).item()})
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    assert curve(JOINT, 1) == curve(JOINT, 2)
+    assert torch.equal(torch.rand(3), expected)
 
 
 @pytest.mark.parametrize(("only_at_the_end", "last_good"), [(False, 0), (True, 6)])

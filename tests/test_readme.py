@@ -4,6 +4,7 @@ import re
 import shlex
 
 from experiments import PROJECT
+from experiments.configuration import default_config
 from experiments.dpsom import ex
 from experiments.errors import UserError
 from scripts.plan import load_experiment, resolve_config
@@ -42,6 +43,14 @@ def test_every_config_resolves_and_says_how_to_run_it(experiment, name):
     assert config["seed"] == 0
     header = (PROJECT / "configs" / experiment / f"{name}.yaml").read_text().split("\ndata:")[0]
     assert f"python experiments/{experiment}.py with {name}" in header
+
+
+@pytest.mark.parametrize(("experiment", "name"), CONFIGS)
+def test_every_value_of_a_config_can_be_overridden(experiment, name):
+    """Given as updates, the defaults win against all that the config says."""
+    loaded = load_experiment(experiment)
+    defaults = default_config(loaded)
+    assert differing_keys(resolve_config(loaded, name, updates=defaults), defaults | {"seed": 0}) == []
 
 
 def test_an_unknown_key_in_a_command_is_noticed():

@@ -145,8 +145,9 @@ def test_another_search_does_not_join_a_study(tmp_path):
     search.Study(found, tmp_path / "fast", None, 0, 1)
     with pytest.raises(UserError, match="the study fast was begun with"):
         search.Study(found, tmp_path / "fast", None, 1, 1)
+    assert found.direction == "minimize"
     with pytest.raises(UserError, match="the study fast was begun with"):
-        search.Study(replace(found, direction="minimize"), tmp_path / "fast", None, 0, 1)
+        search.Study(replace(found, direction="maximize"), tmp_path / "fast", None, 0, 1)
     other = {**found.parameters, "training.learning_rate": {"low": 0.5, "high": 0.6}}
     with pytest.raises(UserError, match="the study fast was begun with"):
         search.Study(replace(found, parameters=other), tmp_path / "fast", None, 0, 1)

@@ -6,12 +6,15 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 from experiments import stays_baselines, tdpsom
+from experiments.ingredients.compute import autocast
 from experiments.ingredients.forecasting import STEPS, forecast_errors, forecast_metrics
+from experiments.ingredients.hours import Hours
 from experiments.ingredients.lorenz import WINGS
 from experiments.ingredients.stays import Channel, Description, Stays
-from experiments.ingredients.stays_map import clinical_lines
+from experiments.ingredients.stays_map import clinical_lines, draw_stays
 from experiments.ingredients.trajectories import TRAJECTORIES
 from models.assignment import student_t_assignment, student_t_kernel
 from models.grid import Grid
@@ -137,6 +140,29 @@ def test_without_a_weight_nothing_is_forecast(in_process, tmp_path):
     assert "prediction" not in finished.record["seconds"]
     assert "validation/persistence_data" in finished.metrics
     assert not [name for name in finished.metrics if "forecast" in name]
+
+
+def test_stays_of_one_hour_one_by_one_are_too_few_for_batch_statistics(in_process, tmp_path, monkeypatch):
+    load = tdpsom.load_parts
+
+    def first_hours():
+        return {name: replace(part, lengths=torch.ones_like(part.lengths)) for name, part in load().items()}
+
+    monkeypatch.setattr(tdpsom, "load_parts", first_hours)
+    finished = run(tmp_path, "fast training.batch_size=1")
+    assert finished.status == 2, finished.errors
+    assert "training.batch_size=1 is too small for batch normalisation" in finished.errors.splitlines()[-1]
+
+
+def test_stays_without_a_label_leave_the_other_pictures(tmp_path, monkeypatch):
+    monkeypatch.setattr(autocast, "config", {"precision": "fp32"})
+    names = []
+    tracker = SimpleNamespace(folder=tmp_path, artifact=lambda path: None, figure=lambda name, *_: names.append(name))
+    made, unlabelled = model(), stays()
+    unlabelled.labels["score_1"].fill_(-1)
+    latents = tdpsom.latents_of(made, unlabelled, "mean")
+    draw_stays(tracker, made, unlabelled, Hours.nearest(unlabelled, latents, made.centroids), latents, 1)
+    assert set(names) == PICTURES - {"risk_wing", "typical_stays"} | {"risk_score_1"}
 
 
 def test_the_faithful_configuration_runs(in_process, tmp_path):

@@ -99,6 +99,7 @@ def test_interrupted_and_resumed_it_ends_with_the_same_numbers(tmp_path, monkeyp
         ("augmentation.shift=8", "augmentation.shift=8 is as large as the pictures: lower it"),
         ("model.network=cnn", "model.network=cnn only classifies: set training.reconstruct_epochs and organise_epochs"),
         ("loss.neighbourhood=0", "there is nothing to organise: set training.organise_epochs to 0"),
+        ("loss.reconstruction=0.0 loss.pictures=0.0", "nothing to train: give one of loss.reconstruction, loss.p"),
         ("model.encoder=residual training.batch_size=1", "training.batch_size=1 is too small for the batch normal"),
         ("training.learning_rate=1e30", "is not finite in reconstruct epoch 1: lower training.learning_rate"),
     ],

@@ -17,7 +17,7 @@ from experiments.ingredients.stays import GENERATED, SPLITS, Channel, Descriptio
 import torch
 from sacred import Ingredient
 
-data = Ingredient("data", ingredients=[lorenz], save_git_info=False)
+data = Ingredient("data", save_git_info=False)
 data.add_config(
     name="physionet2012",  # stays: physionet2012, eicu (made by scripts/prepare_eicu.py) or lorenz (generated)
     root="data",  # folder of the data sets' folders; a relative path starts at the project folder

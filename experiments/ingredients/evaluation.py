@@ -8,7 +8,7 @@ from typing import TypeVar
 from experiments.configuration import at_least
 from experiments.errors import UserError
 from experiments.ingredients import figures
-from experiments.ingredients.compute import autocast, compute
+from experiments.ingredients.compute import autocast, compute, seeded
 from experiments.ingredients.data import Split
 from experiments.ingredients.metrics import clustering_metrics, topology_metrics, winners
 from experiments.ingredients.tracking import Tracker
@@ -102,7 +102,8 @@ def learning_curve(
     """
 
     def evaluate(phase: Phase, epoch: int) -> dict[str, float]:
-        metrics = by_part(due(epoch, phase.epochs, parts), metrics_of)
+        with seeded(0):  # of its own, so that how often it is called changes no training
+            metrics = by_part(due(epoch, phase.epochs, parts), metrics_of)
         if collapse and collapse.ends(phase, epoch) and metrics.get("validation/used_units") == 1:
             raise UserError(
                 f"the map collapsed: after {phase.name} epoch {epoch} one unit holds all of the validation split; "

@@ -218,7 +218,7 @@ def morans_i(deviations: np.ndarray, weights: np.ndarray) -> float:
 
 def table(units: np.ndarray, labels: np.ndarray, number_of_units: int) -> np.ndarray:
     """How often each unit meets each label, `[K, labels]`."""
-    classes = int(labels.max()) + 1
+    classes = int(labels.max(initial=0)) + 1
     return np.bincount(units * classes + labels, minlength=number_of_units * classes).reshape(number_of_units, classes)
 
 

@@ -98,7 +98,7 @@ def _kept(path: Path, fingerprint: str) -> dict[str, np.ndarray] | None:
     try:
         with np.load(path) as content:
             return dict(content) if str(content["fingerprint"]) == fingerprint else None
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+    except (EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile):
         return None
 
 

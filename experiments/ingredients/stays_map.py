@@ -59,7 +59,8 @@ def draw_stays(tracker: Tracker, tdpsom: TDPSOM, stays: Stays, hours: Hours, lat
         lines = clinical_lines(stays, shown, variables[:SHOWN_VARIABLES])
         samples = clinical_forecasts(tdpsom, stays, shown, variables[:SHOWN_VARIABLES])
         pictures["forecast"] = figures_stays.forecast_fan(lines, samples, subject)
-    pictures["typical_stays"] = typical(tdpsom, stays, hours, latents, values[label], variables[:TYPICAL_VARIABLES])
+    if np.isfinite(values[label]).any():
+        pictures["typical_stays"] = typical(tdpsom, stays, hours, latents, values[label], variables[:TYPICAL_VARIABLES])
     for name, figure in pictures.items():
         tracker.figure(name, figure, step)
 

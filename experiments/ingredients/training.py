@@ -337,6 +337,9 @@ class Trainer:
         state = checkpoint.load(path, self.fingerprint)
         if state.get("data_checksum", self.data_checksum) != self.data_checksum:
             raise UserError(f"{path} was trained on other data: put the files back, or start the run anew")
+        if (state["cuda_rng"] is not None) != self.inputs.is_cuda:
+            kinds = ("the CPU", "a GPU") if self.inputs.is_cuda else ("a GPU", "the CPU")
+            raise UserError(f"{path} was trained on {kinds[0]} and this is {kinds[1]}: resume where it began")
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**state["progress"])
@@ -346,7 +349,7 @@ class Trainer:
         for step, row in enumerate(self.progress.history, start=1):
             self._log(row, step)
         torch.set_rng_state(state["rng"])
-        if state["cuda_rng"] is not None:
+        if self.inputs.is_cuda:
             torch.cuda.set_rng_state(state["cuda_rng"])
         self.save()
 
