@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 from experiments.ingredients.compute import prepare
+from scripts.plan import cores
 
 import pytest
 import torch
@@ -39,6 +40,32 @@ def test_freed_memory_is_used_again_without_page_faults():
         for keep in (True, False)
     )
     assert kept < 500 < given_back  # a buffer of 41 MB has 10,000 pages of 4 kB, or 20 of 2 MB
+
+
+WAIT = """
+import experiments
+import resource, time
+import numpy, torch
+
+def seconds():
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+def waiting(multiply, factor):
+    multiply(factor, factor)
+    before = seconds()
+    time.sleep(0.1)
+    return seconds() - before
+
+for multiply, factor in ((numpy.matmul, numpy.ones((600, 600))), (torch.matmul, torch.ones(600, 600))):
+    print(min(waiting(multiply, factor) for _ in range(5)))
+"""
+
+
+@pytest.mark.skipif(cores() < 2, reason="one core: no thread waits for another")
+def test_threads_that_wait_for_others_sleep():
+    done = subprocess.run([sys.executable, "-c", WAIT], capture_output=True, text=True, check=True)
+    assert max(map(float, done.stdout.split())) < 0.01
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16", "fp32"])
