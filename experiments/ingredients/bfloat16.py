@@ -1,7 +1,7 @@
 """bfloat16 on processors that have no instructions for it: products computed in fp32, then rounded.
 
 Such an instruction multiplies bfloat16 numbers exactly, adds up in fp32 and rounds the sum. So does this, up to the
-order of the sum; a step takes up to a quarter longer than in fp32, where PyTorch's own way out takes tens of times as long.
+order of the sum; a step takes up to a quarter longer than in fp32. PyTorch's own way out takes tens of times as long.
 """
 
 from collections.abc import Callable
