@@ -103,8 +103,8 @@ STAYS = {
     "DPSOM without time": (None, "tdpsom", "no_smoothness", None, 20),
     "T-DPSOM without forecast": (None, "tdpsom", "no_prediction", None, 20),
     "T-DPSOM": ("tdpsom", "tdpsom", "physionet2012", "eicu", 25),
-    "T-DPSOM, the paper's weight of the KL, 12 instead of 6 joint epochs": (None, "tdpsom", "small_prior", None, 35),
-    "the same with 6 joint epochs and 100 latents": (None, "tdpsom", "forecast", None, 25),
+    "T-DPSOM, the paper's weight of the KL (12 joint epochs, not 6)": (None, "tdpsom", "small_prior", None, 35),
+    "the same, 100 latents (6 joint epochs)": (None, "tdpsom", "forecast", None, 25),
     "T-DPSOM, faithful": (None, "tdpsom", "physionet2012_faithful", "eicu_faithful", 240),
 }
 NOBODY_HAS_THE_DATA = ((0, 9),)  # reproduce.py leaves eICU's runs to those who do
