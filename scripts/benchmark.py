@@ -234,6 +234,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.one:
         return run_one(arguments.configs[0], arguments.precisions[0])
+    code = {"versions": versions()} | asdict(Provenance.now())
     results = []
     for config in tqdm(arguments.configs, unit="model"):
         for precision in arguments.precisions:
@@ -243,7 +244,7 @@ def main() -> None:
                 lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
                 sys.exit(f"error: {config} in {precision} failed: {lines[-1]}")
             line = {"config": config, "precision": precision, **json.loads(done.stdout.splitlines()[-1])}
-            results.append(line | {"versions": versions()} | asdict(Provenance.now()))
+            results.append(line | code)
             content = {"format": 2, "results": with_former(results)}
             write_atomically(RESULT, (json.dumps(content, indent=1) + "\n").encode())
     print(speed_table(results))
