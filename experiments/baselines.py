@@ -46,7 +46,6 @@ import torch
 from minisom import MiniSom
 from sacred import Experiment
 from sklearn.cluster import KMeans
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 ex = Experiment("baselines", ingredients=[data, series, compute, tracking], save_git_info=False)
@@ -127,7 +126,7 @@ def evaluate_series(
 
 
 @ex.main
-def main(_run, _config, seed, model, series, compute) -> dict[str, float | None]:
+def main(_run, _config, seed, model, series) -> dict[str, float | None]:
     provenance = Provenance.of(_run)
     prepare()
     dataset = load_dataset()
@@ -138,8 +137,7 @@ def main(_run, _config, seed, model, series, compute) -> dict[str, float | None]
     has_map = model["name"] != "kmeans"
     with Tracker(_run) as tracker:
         start = time.perf_counter()
-        with threadpool_limits(compute["threads"]):
-            found = METHODS[model["name"]](samples, model, grid, seed)
+        found = METHODS[model["name"]](samples, model, grid, seed)
         progress = Progress(seconds={"fit": time.perf_counter() - start})
         centroids = torch.from_numpy(np.asarray(found, np.float32))
         metrics = by_part(dataset.held_out, lambda split: final_metrics(centroids, split, grid, has_map))

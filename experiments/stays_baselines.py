@@ -58,7 +58,6 @@ import numpy as np
 import torch
 from sacred import Experiment
 from sklearn.cluster import KMeans
-from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 training = training_ingredient(
@@ -112,11 +111,10 @@ register(
 class KMeansOfHours(nn.Module):
     """The hours themselves are the latents, and clusters have no places on a map."""
 
-    def __init__(self, train: Stays, number: int, restarts: int, seed: int, threads: int | None) -> None:
+    def __init__(self, train: Stays, number: int, restarts: int, seed: int) -> None:
         super().__init__()
         hours = train.inputs[train.mask].numpy()
-        with threadpool_limits(threads):
-            found = KMeans(number, n_init=restarts, random_state=seed).fit(hours).cluster_centers_
+        found = KMeans(number, n_init=restarts, random_state=seed).fit(hours).cluster_centers_
         self.register_buffer("centroids", torch.from_numpy(np.asarray(found, np.float32)))
 
     def latents(self, hours: Tensor) -> Tensor:
@@ -250,7 +248,7 @@ def draw(tracker: Tracker, stays: Stays, hours: Hours, tables: Transitions, grid
 
 
 @ex.main
-def main(_run, _config, seed, model, training, compute) -> dict[str, float | None]:
+def main(_run, _config, seed, model, training) -> dict[str, float | None]:
     provenance = Provenance.of(_run)
     device = prepare()
     torch.manual_seed(seed)
@@ -262,7 +260,7 @@ def main(_run, _config, seed, model, training, compute) -> dict[str, float | Non
         if model["name"] == "kmeans":
             check_map_size(model["map_size"], int(train.mask.sum()))
             device, start = torch.device("cpu"), time.perf_counter()
-            clusters = KMeansOfHours(train, grid.size, model["restarts"], seed, compute["threads"])
+            clusters = KMeansOfHours(train, grid.size, model["restarts"], seed)
             progress, parts = Progress(seconds={"fit": time.perf_counter() - start}), splits
         else:
             clusters = build(_config, samples).set_scale(train).to(device)

@@ -48,7 +48,7 @@ def prepare(device: str, precision: str, compile: bool, threads: int | None, det
     keep_freed_memory()
     if threads:
         torch.set_num_threads(threads)
-        threadpool_limits(threads, user_api="blas")  # NumPy's, which `models.products` uses
+        threadpool_limits(threads)  # those of NumPy's products and of scikit-learn
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = precision == "tf32"  # convolutions; PyTorch would allow it
     if deterministic:
