@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from experiments.configuration import at_least, one_of, positive
+from experiments.configuration import any_seed, at_least, one_of, positive
 from experiments.ingredients import compute as computing
 from experiments.ingredients import data as datasets
 from experiments.ingredients import series as serial
@@ -81,7 +81,7 @@ METHODS: dict[str, Callable[..., np.ndarray]] = {"kmeans": kmeans, "minisom": mi
 register(
     ex,
     {
-        "seed": at_least(0),
+        "seed": any_seed,
         "model.name": one_of(*METHODS),
         "model.map_size": at_least(1),
         "model.restarts": at_least(1),

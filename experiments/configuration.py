@@ -6,7 +6,7 @@ dotted name, say what else a value must satisfy:
     RULES = {"compute.device": one_of("auto", "cpu", "cuda"), "compute.threads": optional(at_least(1))}
 """
 
-import math
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -54,6 +54,7 @@ def one_of(*values: str) -> Rule:
     return Rule(f"one of {', '.join(map(repr, values))}", lambda value: value in values, type(values[0]))
 
 
+any_seed = Rule("between 0 and 4294967295", lambda value: 0 <= value < 2**32, int)  # NumPy's
 positive = Rule("greater than 0", lambda value: value > 0, float)
 text = Rule("not empty", lambda value: value != "", str)
 
@@ -140,7 +141,7 @@ def _is_a(kind: type, value: Any) -> bool:
     if isinstance(value, bool):
         return kind is bool
     if kind is float:
-        return isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+        return isinstance(value, int | float) and abs(value) <= sys.float_info.max
     return isinstance(value, kind)
 
 

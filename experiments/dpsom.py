@@ -10,7 +10,7 @@ States", CHIL 2021, and its code, ratschlab/dpsom. The `*_faithful` configs comp
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.configuration import any_length, at_least, between, one_of, optional, positive, text
+from experiments.configuration import any_length, any_seed, at_least, between, one_of, optional, positive, text
 from experiments.errors import UserError
 from experiments.ingredients import compute as computing
 from experiments.ingredients import data as datasets
@@ -80,7 +80,7 @@ weight = at_least(0.0)
 register(
     ex,
     {
-        "seed": at_least(0),
+        "seed": any_seed,
         "resume": optional(text),
         "model.network": one_of("dense", "conv"),
         "model.latent_dim": at_least(1),

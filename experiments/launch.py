@@ -6,6 +6,7 @@ Exit status: 0 completed, 1 an unexpected exception, 2 an error that the user ca
 import json
 import os
 import pdb
+import re
 import shlex
 import signal
 import sys
@@ -33,6 +34,14 @@ from sacred.utils import (
     recursive_update,
 )
 
+OBSERVERS = ("--file_storage", "--gcs", "--mongo_db", "--s3", "--sql", "--tiny_db")  # Sacred's, which redact nothing
+OPTIONS = {  # what Sacred takes on trust, in words and as a pattern
+    "--beat-interval": ("a number of seconds", r"(?=.*[1-9])\d*\.?\d+"),
+    "--capture": ("no, sys or fd", "no|sys|fd"),
+    "--id": ("letters, digits, - and _", r"[\w-]+"),
+    "--loglevel": ("0 to 50, DEBUG, INFO, WARNING, ERROR or CRITICAL", r"\d+|DEBUG|INFO|WARNING|ERROR|CRITICAL"),
+}
+NO_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory", re.IGNORECASE)  # PyTorch's words
 CHECKPOINT = "checkpoint.pt"  # experiments.ingredients.checkpoint.FILE_NAME, without importing torch
 
 
@@ -123,6 +132,16 @@ def _parse(experiment: Experiment, program: str, arguments: list[str]) -> dict[s
         if "=" in command or command in dict(experiment.gather_named_configs()):
             raise UserError(f"{command} is no command but a setting: write 'with {command}'")
         raise UserError(f"unknown command {command!r}: {closest(command, commands)}")
+    for name in OBSERVERS:
+        if options.get(name):
+            raise UserError(
+                f"{name} is not supported: tracking.runs_dir and tracking.mongo_url say where runs are kept"
+            )
+    if options["--name"]:
+        raise UserError("--name is not supported, a run has the name of its experiment: describe it with --comment")
+    for name, (words, pattern) in OPTIONS.items():
+        if (value := options[name]) is not None and not re.fullmatch(pattern, value):
+            raise UserError(f"{name} is {value!r}: it must be {words}")
     if options["help"] or options["--help"]:
         experiment.run_commandline([program, *arguments])
     return options
@@ -133,6 +152,8 @@ def _run(experiment: Experiment, options: dict[str, Any]) -> None:
         updates, named_configs = get_config_updates(options["UPDATE"])
     except TypeError as error:  # model=3 model.alpha=1
         raise UserError("a setting after 'with' has both a value and members: keep one of them") from error
+    if options["COMMAND"] not in (None, experiment.default_command):
+        updates = redact(updates)  # Sacred's own commands print or save them
     for name in named_configs:
         _check_named_config(name, experiment)
     info = {}
@@ -143,7 +164,14 @@ def _run(experiment: Experiment, options: dict[str, Any]) -> None:
         updates = resumed_config(experiment.path, folder, updates)
         info = {"resumed_from": folder}
     # The strict check of the configuration replaces Sacred's warnings about added and changed entries.
-    run = experiment.run(options["COMMAND"], updates, named_configs, info=info, options={**options, "--force": True})
+    try:
+        run = experiment.run(
+            options["COMMAND"], updates, named_configs, info=info, options={**options, "--force": True}
+        )
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not NO_MEMORY.search(str(error)):
+            raise
+        raise UserError(f"not enough memory ({error}): lower training.batch_size or the size of the model") from error
     check_observers(run)
 
 

@@ -10,7 +10,7 @@ code, ratschlab/SOM-VAE. The `*_faithful` configs compute what that code compute
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from experiments.configuration import at_least, one_of, optional, positive, text
+from experiments.configuration import any_seed, at_least, one_of, optional, positive, text
 from experiments.errors import UserError
 from experiments.ingredients import compute as computing
 from experiments.ingredients import data as datasets
@@ -84,7 +84,7 @@ weight = at_least(0.0)
 register(
     ex,
     {
-        "seed": at_least(0),
+        "seed": any_seed,
         "resume": optional(text),
         "model.network": one_of("conv", "conv_small", "dense", "identity"),
         "model.latent_dim": at_least(1),

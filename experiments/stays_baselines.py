@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.configuration import at_least, one_of, optional, positive, text
+from experiments.configuration import any_seed, at_least, one_of, optional, positive, text
 from experiments.ingredients import cohorts
 from experiments.ingredients import compute as computing
 from experiments.ingredients import evaluation as evaluating
@@ -87,7 +87,7 @@ weight = at_least(0.0)
 register(
     ex,
     {
-        "seed": at_least(0),
+        "seed": any_seed,
         "resume": optional(text),
         "model.name": one_of("kmeans", "somvae"),
         "model.map_size": at_least(1),

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from experiments.configuration import any_length, at_least, between, one_of, optional, positive, text
+from experiments.configuration import any_length, any_seed, at_least, between, one_of, optional, positive, text
 from experiments.errors import UserError
 from experiments.ingredients import cohorts
 from experiments.ingredients import compute as computing
@@ -87,7 +87,7 @@ weight = at_least(0.0)
 register(
     ex,
     {
-        "seed": at_least(0),
+        "seed": any_seed,
         "resume": optional(text),
         "model.latent_dim": at_least(1),
         "model.map_size": at_least(1),

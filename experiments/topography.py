@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.baselines import minisom
-from experiments.configuration import at_least, one_of, optional, positive, text
+from experiments.configuration import any_seed, at_least, one_of, optional, positive, text
 from experiments.errors import UserError
 from experiments.ingredients import compute as computing
 from experiments.ingredients import data as datasets
@@ -73,7 +73,7 @@ ex.add_config(
 register(
     ex,
     {
-        "seed": at_least(0),
+        "seed": any_seed,
         "resume": optional(text),
         "model.encoder": one_of("none", "dense"),
         "model.latent_dim": at_least(1),

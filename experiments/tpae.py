@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from experiments.configuration import at_least, one_of, optional, positive, text
+from experiments.configuration import any_seed, at_least, one_of, optional, positive, text
 from experiments.errors import UserError
 from experiments.ingredients import augmentation as augmenting
 from experiments.ingredients import compute as computing
@@ -96,7 +96,7 @@ BYTES_A_PAIR = 48  # of units, while the map is built
 register(
     ex,
     {
-        "seed": at_least(0),
+        "seed": any_seed,
         "resume": optional(text),
         "model.network": one_of("tpae", "cnn"),
         "model.blocks": at_least(1),

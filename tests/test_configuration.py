@@ -119,6 +119,7 @@ def test_accepts(key, value):
         ("model.alpha", False, "a number"),
         ("model.alpha", float("nan"), "a number"),
         ("model.alpha", float("inf"), "a number"),
+        ("model.alpha", 10**400, "a number"),
         ("model.clip", -1.0, "a number, greater than 0, or None"),
         ("training.learning_rate", 0, "a number, greater than 0"),
         ("training.learning_rate", None, "a number, greater than 0"),

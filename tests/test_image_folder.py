@@ -135,6 +135,28 @@ def test_a_corrupt_picture(tmp_path, kind):
         assert message.endswith("): replace or delete it")
 
 
+def test_a_link_to_nothing_and_a_picture_that_would_fill_the_memory(tmp_path, monkeypatch):
+    write(tmp_path, "a", 2)
+    (tmp_path / "a" / "link.png").symlink_to(tmp_path / "gone.png")
+    assert "link.png cannot be read as a picture (" in user_error(load, tmp_path)
+    (tmp_path / "a" / "link.png").unlink()
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5)
+    assert "cannot be read as a picture (Image size" in user_error(load, tmp_path)
+
+
+def test_an_interruption_leaves_no_half_of_the_kept_pictures(tmp_path, monkeypatch):
+    write(tmp_path, "a", 3)
+
+    def interrupted(file, **arrays):
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(np, "savez", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        read_pictures(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
 def test_training_and_test_set_must_be_alike(tmp_path):
     write(tmp_path / "train", "a", 6)
     write(tmp_path / "train", "b", 6)

@@ -152,6 +152,15 @@ def test_a_completed_run(run, caplog):
         ("fast seed=3", r"cannot understand these arguments: write python experiments/dummy.py \[COMMAND\] \[with "),
         ("with", "unknown command 'with': "),
         ("--nosuch", "cannot understand these arguments: "),
+        ("-F elsewhere", "--file_storage is not supported: tracking.runs_dir and tracking.mongo_url say where"),
+        ("-m db", "--mongo_db is not supported: "),
+        ("--sql=postgresql://user:secret@host/db", "--sql is not supported: (?!.*secret)"),
+        ("--name=trial", "--name is not supported, .*: describe it with --comment"),
+        ("--beat-interval=abc", "--beat-interval is 'abc': it must be a number of seconds"),
+        ("--beat-interval=0.0", "--beat-interval is '0.0': it must be a number of seconds"),
+        ("--capture=foo", "--capture is 'foo': it must be no, sys or fd"),
+        ("--id=../../elsewhere", "--id is '../../elsewhere': it must be letters, digits"),
+        ("--loglevel=FOO", "--loglevel is 'FOO': it must be 0 to 50, DEBUG"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing_behind(arguments, message, run, tmp_path):
@@ -216,9 +225,35 @@ def test_sacreds_own_commands_work_and_are_not_recorded(arguments, shown, run):
     assert not Path("runs").exists()
 
 
-def test_credentials_are_not_printed(run):
+def test_credentials_are_neither_printed_nor_saved(run):
     _, _, errors = run("with seed=mongodb://user:secret@host/db")
     assert errors == "error: seed is 'mongodb://***@host/db': it must be an integer\n"
+    url = "tracking.mongo_url=mongodb://user:secret@host/db"
+    status, output, errors = run(f"print_config with {url}")
+    assert status == 0
+    assert "mongodb://***@host/db" in output
+    assert "secret" not in output + errors
+    assert run(f"save_config with {url}")[0] == 0
+    assert saved(".", "config.json")["tracking"]["mongo_url"] == "mongodb://***@host/db"
+
+
+@pytest.mark.parametrize("words", ["CUDA out of memory. Tried", "DefaultCPUAllocator: can't allocate memory"])
+def test_too_little_memory_is_one_line(words, run):
+    experiment = make_experiment()
+
+    @experiment.pre_run_hook
+    def allocate():
+        raise RuntimeError(f"{words}\nand more")
+
+    status, _, errors = run("", experiment)
+    assert (status, errors.count("\n")) == (2, 1)
+    assert errors.startswith(f"error: not enough memory ({words} and more): lower training.batch_size")
+
+
+def test_sacreds_options_are_taken(run):
+    status, _, errors = run("--id=trial-7 --beat-interval=2.5 --loglevel=40 --capture=no --comment=mine")
+    assert (status, errors) == (0, "")
+    assert saved("runs/dummy/trial-7")["meta"]["comment"] == "mine"
 
 
 def test_a_run_folder_that_is_not_whole_is_an_error(run):

@@ -397,6 +397,25 @@ def test_srv_urls_are_checked_without_asking_the_network():
     assert parts["database"] == "mine"
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mongodb+srv://user:secret@cluster.example.invalid/mine?srvServiceName=x&retryWrites=true",
+        "mongodb+srv://user:secret@cluster.example.invalid/mine?srvMaxHosts=2",
+        pytest.param("mongodb://host/mine?foo=1", marks=pytest.mark.filterwarnings("ignore:Unknown option foo")),
+    ],
+)
+def test_what_the_driver_takes_is_a_url(url):
+    assert check_mongo_url(url)["database"] == "mine"
+
+
+def test_a_certificate_that_is_not_there_is_one_line(tmp_path):
+    url = f"mongodb://user:pAssw0rd@host/?tls=true&tlsCAFile={tmp_path}/missing.pem"
+    with pytest.raises(UserError, match="names a certificate that cannot be read") as error:
+        check_mongo_url(url)
+    assert "pAssw0rd" not in str(error.value)
+
+
 def test_srv_url_that_cannot_be_resolved_does_not_cost_the_run(tmp_path, capfd):
     def body(tracker):
         log(tracker, 1.0)
@@ -417,6 +436,9 @@ def test_copying_by_hand_tells_what_is_wrong(tmp_path, mongod, monkeypatch):
     run = run_experiment(tmp_path, "", lambda tracker: None)
     monkeypatch.setattr(sys, "argv", ["mongo", str(tmp_path / "dummy" / run._id)])
     with pytest.raises(SystemExit, match="the server does not answer"):
+        mongo_module.main()
+    (tmp_path / "dummy" / run._id / "run.json").write_text("{")
+    with pytest.raises(SystemExit, match=r"is damaged \(JSONDecodeError"):
         mongo_module.main()
 
 

@@ -7,6 +7,7 @@ once.
 import json
 import os
 import pickle
+import resource
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -341,6 +342,19 @@ def test_a_full_disk_is_one_line_and_keeps_the_old_checkpoint(saved):
     (saved.parent / "checkpoint.partial").symlink_to("/dev/full")
     with pytest.raises(UserError, match=r"cannot write the checkpoint .*: No space left on device; free space"):
         checkpoint.save(saved, {"fingerprint": "b"})
+    checkpoint.load(saved, "a")
+
+
+def test_a_disk_that_fills_in_the_middle_is_one_line_too(saved):
+    """PyTorch then raises an error of its own."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
+    try:
+        with pytest.raises(UserError, match="cannot write the checkpoint"):
+            checkpoint.save(saved, {"fingerprint": "b", "weights": torch.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(saved.parent.iterdir()) == [saved]
     checkpoint.load(saved, "a")
 
 

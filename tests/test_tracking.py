@@ -222,6 +222,22 @@ def test_a_disk_that_fills_after_training_is_a_users_error(tmp_path):
     assert read(tmp_path / "dummy" / "1", "run.json")["status"] == "FAILED"
 
 
+def test_a_disk_that_tensorboard_finds_full_hides_no_other_error(tmp_path, monkeypatch):
+    def full(self):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter.close", full)
+
+    def interrupted(tracker):
+        raise KeyboardInterrupt
+
+    with pytest.raises(UserError, match=r"cannot write the run's files .*No space left"):
+        run_dummy(lambda tracker: None, tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        run_dummy(interrupted, tmp_path)
+    assert read(tmp_path / "dummy" / "2", "run.json")["status"] == "INTERRUPTED"
+
+
 def test_folder_that_breaks_after_the_main_function_is_reported(tmp_path):
     """The last metrics are written after `main` has returned; if that fails, the run is not COMPLETED either."""
 

@@ -5,6 +5,8 @@ import itertools
 import math
 import os
 import shutil
+import signal
+import time
 
 from experiments.errors import UserError
 from experiments.ingredients import checkpoint, compute
@@ -154,6 +156,26 @@ def test_history_holds_the_means_of_all_terms(trainer):
     progress = run(trainer([spy.phase("one", 2, rates=(1e-12,))]), spy)
     assert [row["loss"] for row in progress.history] == pytest.approx([1.0, 4.0])
     assert [row["half"] for row in progress.history] == pytest.approx([0.5, 2.0])
+
+
+def test_an_interrupted_epoch_took_as_long_as_all_its_steps(trainer, tmp_path):
+    steps = []
+
+    def loss(inputs):
+        steps.append(inputs)
+        time.sleep(0.05)
+        if len(steps) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return {"loss": made.model.first * 1.0}
+
+    stage = Phase("one", 1, (Update(loss, (0.1,)),))
+    made = trainer([stage])
+    with pytest.raises(KeyboardInterrupt):
+        made.run()
+    made = trainer([stage], resume=str(tmp_path))
+    (row,) = made.run().history
+    assert len(steps) == 3
+    assert row["seconds"] >= 3 * 0.05
 
 
 def test_a_batch_larger_than_the_set_is_refused(trainer):

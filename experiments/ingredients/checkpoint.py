@@ -24,7 +24,11 @@ def fingerprint(config: Mapping[str, Any]) -> str:
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write `state` so that `path` always holds a whole checkpoint: the old one or the new one."""
+    """Write `state` so that `path` always holds a whole checkpoint: the old one or the new one.
+
+    Raises:
+        UserError: it cannot be written.
+    """
     partial = path.with_suffix(".partial")
     try:
         with partial.open("wb") as file:
@@ -32,9 +36,11 @@ def save(path: Path, state: dict[str, Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # PyTorch's own when a full disk cuts its archive short
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        raise UserError(f"cannot write the checkpoint {path}: {reason}; free space and resume") from error
+    finally:
         partial.unlink(missing_ok=True)
-        raise UserError(f"cannot write the checkpoint {path}: {error.strerror}; free space and resume") from error
 
 
 def load(path: Path, config_fingerprint: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import zipfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,10 +76,14 @@ def _opened(path: str) -> np.ndarray:
             if image.mode not in CHANNELS:
                 raise UserError(f"{path} is in mode {image.mode}: convert it to RGB or to grey (L)")
             values = np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises SyntaxError for some damaged PNG files
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} cannot be read as a picture ({reason}): replace or delete it") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise _unreadable(path, error) from error  # Pillow raises SyntaxError for some damaged PNG files
     return values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
+
+
+def _unreadable(path: str, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())
+    return UserError(f"{path} cannot be read as a picture ({reason}): replace or delete it")
 
 
 def _kind(picture: np.ndarray) -> str:
@@ -89,7 +94,10 @@ def _kind(picture: np.ndarray) -> str:
 def _fingerprint(folder: Path, samples: list[tuple[str, int]]) -> str:
     digest = hashlib.sha256()
     for path, label in samples:
-        status = os.stat(path)
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            raise _unreadable(path, error) from error
         digest.update(f"{os.path.relpath(path, folder)}\0{label}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
@@ -104,9 +112,10 @@ def _kept(path: Path, fingerprint: str) -> dict[str, np.ndarray] | None:
 
 def _keep(path: Path, pictures: Pictures, fingerprint: str) -> None:
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            np.savez(file, inputs=pictures.inputs, labels=pictures.labels, fingerprint=np.array(fingerprint))
-        partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)
+    with suppress(OSError):
+        try:
+            with partial.open("wb") as file:
+                np.savez(file, inputs=pictures.inputs, labels=pictures.labels, fingerprint=np.array(fingerprint))
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)

@@ -14,6 +14,7 @@ import hashlib
 import json
 import mimetypes
 import os
+import re
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -44,7 +45,15 @@ def check_mongo_url(url: str) -> dict:
     try:
         if any(character.isspace() or character in "'\"\\" for character in url):
             raise ValueError("characters that no URL may hold")
-        return parse_uri(url.replace("mongodb+srv://", "mongodb://", 1))
+        if url.startswith("mongodb+srv://"):
+            url = url.replace("mongodb+srv://", "mongodb://", 1)
+            url = re.sub(r"(?<=[?&])srv\w+=[^&]*&?", "", url, flags=re.IGNORECASE)
+        return parse_uri(url, warn=True)
+    except OSError as error:
+        raise UserError(
+            f"tracking.mongo_url (or SACRED_MONGO_URL) names a certificate that cannot be read ({error.strerror}): "
+            "put it there, or run without the URL and copy the run later"
+        ) from error
     except (PyMongoError, ValueError):
         raise UserError(
             "tracking.mongo_url (or SACRED_MONGO_URL) is no MongoDB URL: give "
@@ -92,7 +101,11 @@ class MongoCopy:
             self.id = self._claim_id(database["runs"], entry)
         files = gridfs.GridFS(database)
         sources = entry["experiment"].get("sources", [])
-        entry["experiment"]["sources"] = [[name, self._store_source(files, stored)] for name, stored in sources]
+        entry["experiment"]["sources"] = [
+            [name, self._store_source(files, stored)]
+            for name, stored in sources
+            if (self.folder.parent / stored).is_file()
+        ]
         entry["artifacts"] = [
             {"name": name, "file_id": self._store_artifact(files, name)}
             for name in entry["artifacts"]
@@ -268,6 +281,8 @@ def main() -> None:
             sys.exit(f"error: {error}")
         except PyMongoError as error:
             sys.exit(f"error: MongoDB: {describe(error)}; {folder} was not copied")
+        except (OSError, ValueError, KeyError) as error:
+            sys.exit(f"error: {folder} is damaged ({type(error).__name__}: {error}) and was not copied")
         print(f"{folder}: run {copy.id}")
         copy.close()
 

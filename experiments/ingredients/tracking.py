@@ -94,7 +94,10 @@ class Tracker:
         return self
 
     def __exit__(self, error_type, error, traceback):
-        self.close()
+        try:
+            self.close()
+        except OSError as full:  # a disk, which TensorBoard's thread has met before
+            error = error or full
         self.run._get_captured_output()  # Sacred drops what a failing run printed since the last heartbeat
         if error_type is None:
             self._check()

@@ -103,6 +103,7 @@ class Epoch:
     columns: dict[str, Tensor]
     totals: Terms = field(default_factory=dict)
     step: int = 0
+    seconds: float = 0.0  # until the run was interrupted
 
 
 @dataclass
@@ -219,12 +220,13 @@ class Trainer:
             self._train_step(phase, gradients, schedules)
             if self.epoch.step < self.steps_per_epoch and self._asked_to_stop():
                 self._add_seconds(phase.name, time.perf_counter() - start)
+                self.epoch.seconds += time.perf_counter() - start
                 self.epoch.totals = {name: self.parallel.mean(total) for name, total in self.epoch.totals.items()}
                 self._stop()
         if self.inputs.is_cuda:
             torch.cuda.synchronize()
         self._add_seconds(phase.name, time.perf_counter() - start)
-        self._finish_epoch(phase, time.perf_counter() - start)
+        self._finish_epoch(phase, self.epoch.seconds + time.perf_counter() - start)
         self.epoch = None
         if self._asked_to_stop():
             self._stop()
