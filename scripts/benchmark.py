@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import PROJECT, dpsom, somvae, tdpsom, tpae
+from experiments.errors import UserError
 from experiments.ingredients.augmentation import augmentation
 from experiments.ingredients.compute import autocast, compute, hardware, prepare, versions
 from experiments.ingredients.evaluation import evaluation
@@ -235,6 +236,10 @@ def main() -> None:
     if arguments.one:
         return run_one(arguments.configs[0], arguments.precisions[0])
     code = {"versions": versions()} | asdict(Provenance.now())
+    try:
+        former = read_json(RESULT)["results"] if RESULT.exists() else []
+    except UserError as error:
+        sys.exit(f"error: {error}")
     results = []
     for config in tqdm(arguments.configs, unit="model"):
         for precision in arguments.precisions:
@@ -245,14 +250,13 @@ def main() -> None:
                 sys.exit(f"error: {config} in {precision} failed: {lines[-1]}")
             line = {"config": config, "precision": precision, **json.loads(done.stdout.splitlines()[-1])}
             results.append(line | code)
-            content = {"format": 2, "results": with_former(results)}
+            content = {"format": 2, "results": merged(former, results)}
             write_atomically(RESULT, (json.dumps(content, indent=1) + "\n").encode())
     print(speed_table(results))
 
 
-def with_former(results: list[dict]) -> list[dict]:
-    """`results` and those that RESULT holds of other configs, precisions and hardware."""
-    former = read_json(RESULT)["results"] if RESULT.exists() else []
+def merged(former: list[dict], results: list[dict]) -> list[dict]:
+    """`results`, and the former ones of other configs, precisions and hardware."""
     found = {
         (result["config"], result["precision"], json.dumps(result["hardware"], sort_keys=True)): result
         for result in [*former, *results]

@@ -1,7 +1,8 @@
 """Where the runs of a plan are trained: what reproduce.py asks of an executor, and processes on this machine.
 
 An executor has `slots` (runs at a time) and `running` (runs that it has started and not yet given back). `adopt` takes
-over what a former reproduce.py has left running, `start` begins runs, `ended` gives back those that have ended,
+over what a former reproduce.py has left running, `start` begins runs and returns those that another command is
+training, `ended` gives back those that have ended,
 `status` says in a few words what it is doing, and `stop` is called on Ctrl-C and returns what became of the runs.
 `scripts/slurm.py` is the other one.
 """
@@ -11,7 +12,7 @@ import subprocess
 import time
 from dataclasses import dataclass
 
-from scripts.jobs import Job, Setting, died, train
+from scripts.jobs import Job, Setting, Taken, died, train
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,19 @@ class Local:
     def adopt(self, plan: list[Job]) -> None:
         """Processes die with the machine or run under another reproduce.py: there is nothing to take over."""
 
-    def start(self, jobs: list[Job]) -> None:
+    def start(self, jobs: list[Job]) -> list[Job]:
+        elsewhere = []
         for job in jobs:
             taken = {slot for _, slot, _ in self.processes.values()}
             slot = next(slot for slot in range(self.slots) if slot not in taken)
             one = {"CUDA_VISIBLE_DEVICES": self.gpus[slot % len(self.gpus)]} if self.gpus else {}
-            self.processes[job.key] = train(job, self.setting, one), slot, time.time()
-            self.running.append(job)
+            try:
+                self.processes[job.key] = train(job, self.setting, one), slot, time.time()
+            except Taken:
+                elsewhere.append(job)
+            else:
+                self.running.append(job)
+        return elsewhere
 
     def ended(self) -> list[Ended]:
         over = []
@@ -75,4 +82,5 @@ class Local:
             for process in processes:
                 process.kill()
                 process.wait()
+            return "the runs were killed and will resume from their last checkpoints"
         return "the runs have saved their state"

@@ -14,7 +14,6 @@ import argparse
 import importlib
 import inspect
 import json
-import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -191,7 +190,7 @@ def export(run: Path, folder: Path) -> None:
                 if hasattr(model, method):
                     export_program(model, method, inputs, partial / name)
             (partial / CARD).write_text(card(model, record, samples, inputs, folder.name))
-            shutil.move(partial, folder)
+            partial.rename(folder)
     except OSError as error:
         raise UserError(f"cannot write {folder} ({error.strerror or error}): choose another with --to") from error
 

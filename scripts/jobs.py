@@ -3,14 +3,17 @@
 Light to import, and it reads nothing but run folders: a Slurm worker decides with it whether to start or to resume.
 """
 
+import fcntl
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from experiments import PROJECT
 from experiments.errors import UserError
@@ -19,6 +22,10 @@ from scripts.rendering.results import Runs
 
 HEARTBEAT_SECONDS = 45  # Sacred rewrites run.json every 10 s while a run lives
 COMMENT = "reproduce.py at commit "
+
+
+class Taken(UserError):
+    """Another command is training the run."""
 
 
 @dataclass
@@ -130,10 +137,20 @@ def train(job: Job, setting: Setting, environment: dict[str, str] | None = None)
     """Starts the run, in a session of its own and deaf to SIGUSR2, so that signals reach it once: through its parent.
 
     (Ctrl-C goes to a whole session, and Slurm warns of the time limit by SIGUSR2 to every process of a job.)
+
+    Raises:
+        Taken: another command is training it: its log is locked for as long as the run lives, which inherits the lock.
+        UserError: the log cannot be written.
     """
     path = log_of(job, setting)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as log:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        log = path.open("ab")
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror}): choose another --runs-dir") from error
+    with log:
+        lock(log, f"another command is training {job} (log: {relative(path)})")
+        log.truncate(0)
         return subprocess.Popen(
             command(job, setting),
             cwd=PROJECT,
@@ -144,6 +161,15 @@ def train(job: Job, setting: Setting, environment: dict[str, str] | None = None)
             start_new_session=True,
             preexec_fn=lambda: signal.signal(signal.SIGUSR2, signal.SIG_IGN),
         )
+
+
+def lock(file: IO[bytes], otherwise: str) -> None:
+    """Lock a file, or raise `Taken` with these words; some shared file systems have no locks and are trusted."""
+    with suppress(OSError):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Taken(otherwise) from None
 
 
 def died(exit_status: int) -> bool:

@@ -18,7 +18,7 @@ from experiments.errors import UserError
 from experiments.ingredients.figures import decoded_map, label_map
 from experiments.ingredients.figures_series import attractor
 from experiments.ingredients.figures_stays import way_and_label
-from experiments.ingredients.trained_map import ARRAYS, pictures_of
+from experiments.ingredients.trained_map import ARRAYS, opened, pictures_of
 from experiments.ingredients.trajectories import TRAJECTORIES
 from models.grid import Grid
 from scripts.curves import learning_curve
@@ -62,11 +62,8 @@ def of_map(source: str, figure_of: Callable[[Arrays], Figure]) -> Callable[[Path
         path = results / "maps" / source
         if not path.exists():
             return None
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                return figure_of(arrays)
-        except (OSError, KeyError, ValueError) as error:
-            raise UserError(f"{path} cannot be read as a trained map ({error}): restore it from git") from error
+        with opened(path) as arrays:
+            return figure_of(arrays)
 
     return drawn
 
@@ -96,13 +93,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=PROJECT / "results", help="folder of the records and maps")
     options = parser.parse_args(arguments)
     try:
-        pictures = draw(options.results)
+        for path, content in draw(options.results).items():
+            write_result(path, content)
+            print(path)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    for path, content in pictures.items():
-        write_result(path, content)
-        print(path)
     return 0
 
 

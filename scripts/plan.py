@@ -24,8 +24,8 @@ def load_experiment(name: str) -> Experiment:
     """The Sacred experiment `ex` of experiments/<name>.py."""
     try:
         return importlib.import_module(f"experiments.{name}").ex
-    except ModuleNotFoundError as error:
-        if error.name != f"experiments.{name}":
+    except (ModuleNotFoundError, AttributeError) as error:
+        if error.name not in (f"experiments.{name}", "ex"):
             raise
         raise UserError(f"there is no experiment {name!r}: expected experiments/{name}.py") from error
 
@@ -136,4 +136,4 @@ def show_plan(plan: list[Job], slots: int, threads: int) -> None:
         print(f"  {job!s:{width}}  about {duration(job.estimate):>10}  {note}".rstrip())
     total = sum(job.estimate for job in plan if job.action != "collect") / slots
     count = f"{len(plan)} {'run is' if len(plan) == 1 else 'runs are'} missing"
-    print(f"{count}: about {duration(total)} with {slots} at a time, {threads} threads each")
+    print(f"{count}: about {duration(total)} with {slots} at a time, {threads} thread{'s' * (threads > 1)} each")

@@ -26,6 +26,7 @@ from pathlib import Path
 from experiments.errors import UserError
 from experiments.ingredients.observers import write_atomically
 
+from sacred.utils import iterate_flattened
 from scipy import stats
 
 FORMAT = 1
@@ -78,9 +79,13 @@ def read_json(path: Path):
 
 
 def write_result(path: Path, content: bytes) -> None:
-    """Write a file below results/ in one step, and the folders it needs."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, content)
+    """Write a file in one step, and the folders it needs; UserError when that is impossible."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"cannot write {path} ({reason}): make room or choose another place") from error
 
 
 def check_record(record: object, path: Path) -> dict:
@@ -143,6 +148,8 @@ def load_records(runs: Path) -> list[Record]:
         content = check_record(read_json(path), path)
         if content["status"] != "COMPLETED":
             continue
+        if not all(isinstance(content[key], str) for key in ("experiment", "config_name")):
+            raise UserError(f"{path} was not recorded here: delete it and use reproduce.py --collect on its run folder")
         expected = record_path(runs, content["experiment"], content["config_name"], content["seed"])
         if path != expected:
             raise UserError(f"{path} holds the run that belongs to {expected}: move or delete it")
@@ -173,12 +180,9 @@ def comparable(config: dict) -> dict:
     return kept
 
 
-def flatten(config: dict, prefix: str = "") -> dict[str, object]:
+def flatten(config: dict) -> dict[str, object]:
     """{"model": {"alpha": 10}} -> {"model.alpha": 10}."""
-    flat = {}
-    for key, value in config.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
+    return dict(iterate_flattened(config))
 
 
 def differing_keys(first: dict, second: dict) -> list[str]:

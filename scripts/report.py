@@ -22,7 +22,7 @@ from experiments import PROJECT
 from experiments.errors import UserError
 from experiments.ingredients import figures
 from experiments.ingredients.figures_stays import TIME_COLOURS
-from experiments.ingredients.trained_map import ARRAYS
+from experiments.ingredients.trained_map import ARRAYS, opened
 from experiments.ingredients.trajectories import TRAJECTORIES
 from scripts import charts
 from scripts.curves import METRICS, ORIGINAL, faithful_curves, original_curve
@@ -202,12 +202,9 @@ def archives(folder: Path, name: str, order: list[str], rank: Callable[[Mapping[
     """The files called `name` of all maps below `folder`; the one of the highest rank is shown first."""
     found = []
     for path in sorted((folder / "maps").glob(f"*/*/{name}")):
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                rows, columns = arrays["map_size"].tolist()
-                ranked = rank(arrays)
-        except (OSError, KeyError, ValueError) as error:
-            raise UserError(f"{path} cannot be read as a trained map ({error}): restore it from git") from error
+        with opened(path) as arrays:
+            rows, columns = arrays["map_size"].tolist()
+            ranked = rank(arrays)
         key = "/".join(path.parts[-3:-1])
         content = base64.b64encode(path.read_bytes()).decode()
         found.append({"key": key, "title": f"{key}, {rows} × {columns} units", "rank": ranked, "content": content})

@@ -74,12 +74,7 @@ def collect(folder: Path, config_name: str, results_runs: Path) -> Path:
     Raises UserError when the run is not COMPLETED, its config is not exactly the named one, or another record of the
     same run exists.
     """
-    status = (read_or_none(folder / "run.json") or {}).get("status")
-    if status != "COMPLETED":
-        raise UserError(f"{folder} is not a finished run (status {status}): only COMPLETED runs are recorded")
-    record = check_record(read_json(folder / "record.json"), folder / "record.json")
-    if record["status"] != "COMPLETED":
-        raise UserError(f"{folder / 'record.json'} has status {record['status']}: only COMPLETED runs are recorded")
+    record = finished_record(folder)
     expected = named_config(record["experiment"], config_name)
     if keys := differing_keys(record["config"], expected):
         different = ", ".join(keys)
@@ -98,10 +93,29 @@ def collect(folder: Path, config_name: str, results_runs: Path) -> Path:
     return path
 
 
-def config_name_of(folder: Path) -> str:
-    """The named config that the run in `folder` used, those of the tables first."""
+def finished_record(folder: Path) -> dict:
+    """The record of a run that is COMPLETED; UserError otherwise."""
+    status = (read_or_none(folder / "run.json") or {}).get("status")
+    if status != "COMPLETED":
+        raise UserError(f"{folder} is not a finished run (status {status}): only COMPLETED runs are recorded")
     record = check_record(read_json(folder / "record.json"), folder / "record.json")
+    if record["status"] != "COMPLETED":
+        raise UserError(f"{folder / 'record.json'} has status {record['status']}: only COMPLETED runs are recorded")
+    return record
+
+
+def config_name_of(folder: Path, row: str | None) -> str:
+    """The named config of the run in `folder`: what `row` says, as `mnist` or `dpsom/mnist`, or the one it fits.
+
+    Where it fits several, those of the tables go first.
+    """
+    record = finished_record(folder)
     experiment = record["experiment"]
+    if row:
+        of, _, name = row.rpartition("/")
+        if of not in ("", experiment):
+            raise UserError(f"{folder} is a run of {experiment}, not of {of}")
+        return name
     in_tables = [
         runs.config_name for table in TABLES.values() for runs in table.runs() if runs.experiment == experiment
     ]
@@ -155,12 +169,14 @@ class Execution:
             else:
                 ready.append(job)
         if ready:
-            self.executor.start(ready)
+            for job in self.executor.start(ready):
+                self.wait(job)
 
     def wait(self, job: Job) -> None:
         job.waiting_since = job.waiting_since or time.time()
         if time.time() - job.waiting_since > run_folders.HEARTBEAT_SECONDS + 15:
-            self.trouble(job, f"it is running in {relative(job.folder)}; repeat this command when it has ended")
+            place = f" in {relative(job.folder)}" if job.folder else ""
+            self.trouble(job, f"it is running{place}; repeat this command when it has ended")
         else:
             self.pending.append(job)
 
@@ -250,6 +266,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.tables if name not in TABLES]:
         raise UserError(f"no table {', '.join(unknown)}: there are {', '.join(TABLES)}")
+    if options.collect and options.dry_run:
+        raise UserError("--collect records a run, --dry-run does nothing: give one of them")
     smallest = {"seeds": 1, "jobs": 1, "retries": 0, "time_limit": 1, "cores": 1, "gpus": 0, "memory": 1}
     for name, least in smallest.items():
         if (value := getattr(options, name)) is not None and value < least:
@@ -274,7 +292,7 @@ def make_executor(options: argparse.Namespace, runs: int, commit: str) -> tuple[
 def reproduce(options: argparse.Namespace) -> int:
     results_runs = options.results / "runs"
     if options.collect:
-        name = options.rows[0] if options.rows else config_name_of(options.collect)
+        name = config_name_of(options.collect, options.rows[0] if options.rows else None)
         print(f"recorded: {collect(options.collect, name, results_runs)}")
         return 0
     records = load_records(results_runs)
@@ -303,6 +321,9 @@ def reproduce(options: argparse.Namespace) -> int:
         troubles = Execution(plan, executor, setting, results_runs, options.retries).run()
     except KeyboardInterrupt:
         raise KeyboardInterrupt(executor.stop()) from None
+    except Exception:
+        executor.stop()
+        raise
     files = render_all(options.results, readme_of(options.results))
     for path in out_of_date(files):
         write_result(path, files[path].encode())

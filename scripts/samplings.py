@@ -44,9 +44,16 @@ def data_of(record: dict) -> tuple[str, dict]:
 
 
 @torch.no_grad()
-def reconstructed(folder: Path, config: dict) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The first validation pictures of a finished run, and what its last block makes of them."""
+def reconstructed(folder: Path, record: dict) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The first validation pictures of a finished run, and what its last block makes of them.
+
+    Raises:
+        UserError: the pictures or the checkpoint are no longer those of the run.
+    """
+    config = read_json(folder / "config.json")  # the record does not say where the pictures lie
     dataset = load_dataset(**config["data"])
+    if dataset.checksum != record["data_checksum"]:
+        raise UserError(f"{folder} was trained on other data than {config['data']['root']} holds: put the files back")
     inputs = dataset.validation.inputs[:PICTURES]
     net = tpae.build(config, dataset.samples).eval()
     state = checkpoint.load(folder / checkpoint.FILE_NAME, checkpoint.fingerprint(config))
@@ -68,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
         if any(data_of(record) != data_of(records[0]) for record in records):
             raise UserError("these runs have different data: give runs of the same data set, split and scaling")
         for folder, record in zip(options.runs, records, strict=True):
-            inputs, found = reconstructed(folder, record["config"])
+            inputs, found = reconstructed(folder, record)
             rows = {"input": inputs} | rows | found
         figure = figures.picture_rows("Reconstructions beside each other", "the last block of each run", rows)
         figure.savefig(options.output, format="png")

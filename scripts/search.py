@@ -40,6 +40,7 @@ import optuna
 import yaml
 from matplotlib.ticker import NullFormatter
 from optuna.trial import TrialState
+from sacred.utils import recursive_update, set_by_dotted_path
 from tqdm import tqdm
 
 HEARTBEAT_SECONDS, GRACE_SECONDS = 20, 60  # a trial that is silent for so long has lost its worker
@@ -68,7 +69,7 @@ class Search:
         """
         try:
             content = yaml.safe_load(path.read_text())
-        except (OSError, yaml.YAMLError) as error:
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise UserError(f"cannot read the search {path}: {' '.join(str(error).split())}") from error
         if not isinstance(content, dict) or set(content) != set(KEYS):
             raise UserError(f"{path} must have exactly these keys: {', '.join(KEYS)}")
@@ -77,8 +78,15 @@ class Search:
             raise UserError(f"{path}: metric {search.metric!r} is no metric of the validation split (validation/...)")
         if search.direction not in ("maximize", "minimize"):
             raise UserError(f"{path}: direction is {search.direction!r}: write maximize or minimize")
-        for key in search.parameters:
+        keys = search.parameters
+        if not isinstance(keys, dict) or not keys or not all(isinstance(key, str) for key in keys):
+            raise UserError(f"{path}: parameters must name values of the config, as model.alpha, each with its space")
+        if "seed" in keys:
+            raise UserError(f"{path}: the seed is no hyperparameter: give it as --seed")
+        for key in keys:
             search.distribution(key)
+            if inside := [other for other in keys if other.startswith(f"{key}.")]:
+                raise UserError(f"{path}: {inside[0]} is a part of {key}: search one of them")
         return search
 
     def distribution(self, key: str) -> optuna.distributions.BaseDistribution:
@@ -90,6 +98,8 @@ class Search:
         entry = self.parameters[key]
         try:
             if set(entry) == {"choices"}:
+                if not all(isinstance(choice, bool | int | float | str | None) for choice in entry["choices"]):
+                    raise TypeError("choices are numbers, words, true, false or null")
                 return optuna.distributions.CategoricalDistribution(entry["choices"])
             whole = all(type(entry[name]) is int for name in ("low", "high"))
             kind = optuna.distributions.IntDistribution if whole else optuna.distributions.FloatDistribution
@@ -123,11 +133,7 @@ def nested(flat: dict[str, Any]) -> dict[str, Any]:
     """{"model.alpha": 10} -> {"model": {"alpha": 10}}."""
     tree: dict[str, Any] = {}
     for key, value in flat.items():
-        *groups, name = key.split(".")
-        branch = tree
-        for group in groups:
-            branch = branch.setdefault(group, {})
-        branch[name] = value
+        set_by_dotted_path(tree, key, value)
     return tree
 
 
@@ -137,7 +143,10 @@ class Study:
     def __init__(self, search: Search, folder: Path, storage: str | None, seed: int, threads: int):
         self.search, self.folder, self.seed = search, folder, seed
         self.threads, self.commit = threads, Provenance.now().git_commit or ""
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot write {folder} ({error.strerror}): choose another --folder") from error
         self.retry = optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=MOST_RETRIES)
         url = storage or f"sqlite:///{folder / 'study.db'}"
         try:
@@ -181,8 +190,20 @@ class Study:
         try:
             return self.metric_of(trial)
         except KeyboardInterrupt:
-            optuna.storages.RetryHeartbeatStaleTrialCallback()(self.study, self.frozen(trial))
+            self.requeue(self.frozen(trial))
             raise
+
+    def requeue(self, trial: optuna.trial.FrozenTrial) -> None:
+        """As the retry of a trial that died does, but without counting among its retries."""
+        again = {"failed_trial": trial.number} | trial.system_attrs
+        self.study.add_trial(
+            optuna.create_trial(
+                state=TrialState.WAITING,
+                params=trial.params,
+                distributions=trial.distributions,
+                system_attrs=again,
+            )
+        )
 
     def frozen(self, trial: optuna.Trial) -> optuna.trial.FrozenTrial:
         return self.study.get_trials(deepcopy=False)[trial.number]
@@ -216,7 +237,7 @@ class Study:
         """Writes the best trial as a YAML of the experiment; returns its path."""
         best, search = self.study.best_trial, self.search
         base = PROJECT / "configs" / search.experiment / f"{search.config}.yaml"
-        content = merged(yaml.safe_load(base.read_text()) or {}, nested(best.params))
+        content = recursive_update(yaml.safe_load(base.read_text()) or {}, nested(best.params))
         path = self.folder / "best.yaml"
         header = [
             f"# Best of {self.count(TrialState.COMPLETE)} trials of the search {search.name}, which changed "
@@ -256,14 +277,6 @@ def tell(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
     """One line about a trial that has ended."""
     found = f"{trial.value:.4f}" if trial.value is not None else trial.user_attrs.get("error", trial.state.name.lower())
     tqdm.write(f"trial {trial.number}: {found}  {trial.params}", file=sys.stderr)
-
-
-def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`base` with the nested `changes`."""
-    result = dict(base)
-    for key, value in changes.items():
-        result[key] = merged(result.get(key) or {}, value) if isinstance(value, dict) else value
-    return result
 
 
 def main(arguments: list[str] | None = None) -> int:

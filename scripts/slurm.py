@@ -62,7 +62,10 @@ def minutes(limit: str) -> float:
 
 
 def check_slurm(partition: str | None, limit_minutes: int) -> None:
-    """UserError unless there is a Slurm that answers, has the partition (None: a default one) and allows the limit."""
+    """UserError unless a Slurm answers that has the partitions, separated by commas, and one of them allows the limit.
+
+    None stands for its default partition.
+    """
     if missing := [name for name in ("sbatch", "srun", "squeue", "sinfo", "scontrol") if not shutil.which(name)]:
         raise UserError(
             f"there is no Slurm here ({missing[0]} is not on the PATH): "
@@ -79,13 +82,14 @@ def check_slurm(partition: str | None, limit_minutes: int) -> None:
         limits[name.rstrip("*")] = minutes(limit)
         if name.endswith("*"):
             partition = partition or name.rstrip("*")
-    if partition not in limits:
-        if partition is None:
-            raise UserError(f"this Slurm has no default partition: choose one with --partition ({', '.join(limits)})")
-        raise UserError(f"Slurm has no partition {partition!r}: {closest(partition, limits)}")
-    if limit_minutes > limits[partition]:
+    if partition is None:
+        raise UserError(f"this Slurm has no default partition: choose one with --partition ({', '.join(limits)})")
+    for name in partition.split(","):
+        if name not in limits:
+            raise UserError(f"Slurm has no partition {name!r}: {closest(name, limits)}")
+    if limit_minutes > (most := max(limits[name] for name in partition.split(","))):
         raise UserError(
-            f"--time-limit {limit_minutes}: partition {partition} allows {limits[partition]:.0f} minutes; "
+            f"--time-limit {limit_minutes}: partition {partition} allows {most:.0f} minutes; "
             "a run that needs longer is requeued and resumes"
         )
 
@@ -181,8 +185,8 @@ class Slurm:
                 self.running.append(jobs[key])
                 self.tasks[key] = task
 
-    def start(self, jobs: list[Job]) -> None:
-        """Submits the jobs as one array.
+    def start(self, jobs: list[Job]) -> list[Job]:
+        """Submits the jobs as one array; their workers look whether another command is training them.
 
         Raises:
             UserError: Slurm refuses them, or has not answered for ten minutes.
@@ -205,6 +209,7 @@ class Slurm:
             self.tasks[job.key] = Task(array, index)
             self.states[Task(array, index)] = "PENDING"
         self.polled = time.time()
+        return []
 
     def poll_until_answered(self) -> None:
         self.poll()

@@ -406,8 +406,11 @@ def render_all(folder: Path, readme: Path | None) -> dict[Path, str]:
                 raise UserError(f"{readme} asks for the table {name!r}, there are: {', '.join(short)}")
             return f"<!-- table:{name} -->\n\n{short[name]}\n\n<!-- /table -->"
 
-        after = re.sub(r"<!-- table:(?P<name>\w+) -->.*?<!-- /table -->", fill, before, flags=re.DOTALL)
-        if "<!-- table:" in before:
+        block = r"<!-- table:(?P<name>\w+) -->(?:(?!<!-- table:).)*?<!-- /table -->"
+        after, filled = re.subn(block, fill, before, flags=re.DOTALL)
+        if filled != before.count("<!-- table:"):
+            raise UserError(f"{readme} has a table that does not end: write <!-- /table --> behind each")
+        if filled:
             files[readme] = after
     return files
 
@@ -451,17 +454,17 @@ def main(arguments: list[str] | None = None) -> int:
             files = render_latex(options.results, options.latex)
         else:
             files = render_all(options.results, options.readme or readme_of(options.results))
+        changed = out_of_date(files)
+        for path in [] if options.check else changed:
+            write_result(path, files[path].encode())
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    changed = out_of_date(files)
     if options.check:
         if changed:
             names = ", ".join(path.name for path in changed)
             print(f"out of date: {names}; run `python scripts/tables.py` and commit what it writes", file=sys.stderr)
         return 1 if changed else 0
-    for path in changed:
-        write_result(path, files[path].encode())
     print(f"{len(files)} files, {len(changed)} changed, in {options.latex or options.results / 'tables'}")
     return 0
 

@@ -4,7 +4,7 @@ import json
 
 from experiments.ingredients.training import Phase, Update
 from scripts import benchmark
-from scripts.benchmark import Case, operations_per_sample, run_one, with_former
+from scripts.benchmark import Case, merged, operations_per_sample, run_one
 
 import pytest
 import torch
@@ -33,12 +33,10 @@ def test_operations_are_those_of_the_matrix_products(monkeypatch):
     assert operations_per_sample(with_refresh, inputs, 3) == 400 + 800
 
 
-def test_lines_that_were_not_measured_again_stay(monkeypatch, tmp_path):
-    monkeypatch.setattr(benchmark, "RESULT", tmp_path / "speed.json")
+def test_lines_that_were_not_measured_again_stay():
     here, there = {"cpu": "A CPU", "instructions": "AVX2"}, {"cpu": "A CPU", "instructions": "AVX512"}
     line = {"config": "mnist", "precision": "bf16", "hardware": here, "peak": 1}
-    assert with_former([line]) == [line]
+    assert merged([], [line]) == [line]
     others = line | {"config": "mnist_faithful"}, line | {"hardware": there}, line | {"config": "gone"}
-    benchmark.RESULT.write_text(json.dumps({"results": [line, *others]}))
     again, new = line | {"peak": 2}, line | {"config": "somvae_mnist", "precision": "fp32"}
-    assert with_former([new, again]) == [again, others[1], others[0], new, others[2]]
+    assert merged([line, *others], [new, again]) == [again, others[1], others[0], new, others[2]]

@@ -291,6 +291,21 @@ def test_an_existing_folder_is_left_alone(exported, capsys):
 
 
 @only("topography")
+def test_a_folder_that_appears_meanwhile_is_left_alone(exported, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "model"
+
+    def card(*arguments):
+        folder.mkdir()
+        (folder / "README.md").write_text("another's")
+        return ""
+
+    monkeypatch.setattr(export, "card", card)
+    assert export.main([str(exported.run), "--to", str(folder)]) == 2
+    assert "choose another with --to" in capsys.readouterr().err.splitlines()[-1]
+    assert [path.name for path in tmp_path.rglob("*")] == ["model", "README.md"]
+
+
+@only("topography")
 def test_a_folder_that_cannot_be_written_is_one_line(exported, tmp_path, capsys):
     (tmp_path / "file").touch()
     assert export.main([str(exported.run), "--to", str(tmp_path / "file" / "model")]) == 2

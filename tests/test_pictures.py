@@ -14,6 +14,7 @@ from PIL import Image
 from test_tables import make_record, write
 
 RESULTS = PROJECT / "results"
+MAP = Path("dpsom", "mnist_faithful_104", ARRAYS)
 SAME = 1e-3  # share of pixels that may look different: processors round differently
 
 
@@ -58,11 +59,12 @@ def test_without_records_and_maps_nothing_is_drawn(tmp_path):
     assert not (tmp_path / "figures").exists()
 
 
-def test_a_broken_map_is_one_line(tmp_path, capsys):
+@pytest.mark.parametrize("content", [b"no archive", b"", (RESULTS / "maps" / MAP).read_bytes()[:-2000]])
+def test_a_broken_map_is_one_line(tmp_path, capsys, content):
     shutil.copytree(RESULTS / "curves", tmp_path / "curves")
-    path = tmp_path / "maps" / "dpsom" / "mnist_faithful_104" / ARRAYS
+    path = tmp_path / "maps" / MAP
     path.parent.mkdir(parents=True)
-    path.write_text("no archive")
+    path.write_bytes(content)
     assert pictures.main(["--results", str(tmp_path)]) == 2
     message = capsys.readouterr().err
     assert message.startswith("error: ")

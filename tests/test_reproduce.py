@@ -297,7 +297,9 @@ def test_a_finished_run_of_other_code_is_not_taken(folder):
 def test_a_hand_made_run_is_collected_under_its_config(folder, capsys):
     run = make_run(folder, 1, "COMPLETED", comment=None)
     record = finished(run, commit="another")
-    assert config_name_of(run) == "quick"
+    assert config_name_of(run, None) == config_name_of(run, "dummy/quick") == "quick"
+    with pytest.raises(UserError, match="is a run of dummy, not of somvae"):
+        config_name_of(run, "somvae/quick")
     assert reproduce.main(["--collect", str(run), "--results", str(folder / "results")]) == 0
     path = folder / "results" / "runs" / "dummy" / "quick" / "0.json"
     assert json.loads(path.read_text()) == record | {"config_name": "quick"}
@@ -344,7 +346,12 @@ def test_a_changed_config_has_no_name(folder):
     run = make_run(folder, 1, "COMPLETED", epochs=17)
     finished(run)
     with pytest.raises(UserError, match="no named config"):
-        config_name_of(run)
+        config_name_of(run, None)
+
+
+def test_the_config_of_a_run_that_goes_on_is_not_asked_for(folder):
+    with pytest.raises(UserError, match="is not a finished run"):
+        config_name_of(make_run(folder, 1, "RUNNING"), None)
 
 
 # ------------------------------------------------------------------------------------------------------------ execution
@@ -448,9 +455,47 @@ def test_a_run_that_lives_elsewhere_is_left_alone(folder, capsys, monkeypatch):
     assert not (folder / "runs" / "dummy").exists()
 
 
+def test_what_another_command_has_just_started_is_not_started_again(folder, capsys, monkeypatch):
+    """Its run folder does not say so before Sacred has begun."""
+    monkeypatch.setattr(jobs, "HEARTBEAT_SECONDS", -13)  # gives up after two seconds
+    setting = Setting(folder / "runs", 1, COMMIT)
+    job = Job(TABLES["dummy"].base, 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "command", lambda *_: ["sleep", "600"])
+        other = jobs.train(job, setting)
+    assert reproduce.main(arguments(folder, "--rows", "quick", "--seeds", "1")) == 1
+    assert "missing: dummy quick seed 0: it is running; repeat this command" in capsys.readouterr().err
+    with pytest.raises(jobs.Taken, match="another command is training dummy quick seed 0"):
+        jobs.train(job, setting)
+    other.kill()
+    other.wait()
+    assert reproduce.main(arguments(folder, "--rows", "quick", "--seeds", "1")) == 0
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(folder, capsys):
+    (folder / "runs").touch()
+    assert reproduce.main(arguments(folder, "--rows", "quick")) == 2
+    assert "error: cannot write" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_what_cannot_be_recorded_is_reported_and_no_run_is_left_behind(folder, capsys, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(reproduce, "collect", lambda *_: reproduce.write_result(folder / "dummy.py" / "0.json", b""))
+        assert reproduce.main(arguments(folder, "--rows", "quick", "--seeds", "1")) == 1
+        assert "missing: dummy quick seed 0: cannot write" in capsys.readouterr().err
+    executor = Local(Setting(folder / "runs", 1, COMMIT), 1, [])
+    monkeypatch.setattr(reproduce, "make_executor", lambda *_: (executor, executor.setting, 1))
+    monkeypatch.setattr(executor, "ended", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        reproduce.main(arguments(folder, "--rows", "long", "--seeds", "1"))
+    ((process, _, _),) = executor.processes.values()
+    assert process.poll() is not None
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
+        (["--collect", "runs/dpsom/1", "--dry-run"], "give one of them"),
         (["--tables", "nothing"], "no table nothing"),
         (["--seeds", "0"], "--seeds 0"),
         (["--jobs", "-1"], "--jobs -1"),

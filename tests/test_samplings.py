@@ -1,6 +1,7 @@
 """Reconstructions of several runs in one picture."""
 
 import json
+import shutil
 from functools import partial
 
 from experiments import tpae
@@ -53,12 +54,16 @@ def test_mistakes_are_one_line(runs, tmp_path, capsys):
     record = json.loads((runs[0] / "record.json").read_text())
     record["config"]["data"]["image_size"] = 12
     (smaller / "record.json").write_text(json.dumps(record))
+    changed = tmp_path / "changed" / "1"
+    shutil.copytree(runs[0], changed)
+    (changed / "record.json").write_text((other / "record.json").read_text())
     missing = tmp_path / "missing" / "x.png"
     for arguments, message in (
         ([tmp_path], "is no finished run of TPAE"),
         ([runs[2]], "is a run of the plain CNN, which reconstructs nothing"),
         ([runs[0], other], "these runs have different data"),
         ([runs[0], smaller], "these runs have different data"),
+        ([changed], f"{changed} was trained on other data than"),
         ([runs[0], "--output", missing], f"cannot write {missing}: No such file or directory"),
     ):
         assert samplings.main(list(map(str, arguments))) == 2

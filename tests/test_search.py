@@ -20,6 +20,7 @@ import optuna
 import pytest
 import yaml
 from PIL import Image
+from sacred.utils import recursive_update
 
 FAST = PROJECT / "configs" / "searches" / "fast.yaml"
 
@@ -83,7 +84,7 @@ def test_a_killed_search_goes_on_and_exports_its_best_trial(tmp_path, monkeypatc
     assert f"best: validation/quantization_error {best.value:.4f}" in capsys.readouterr().out
     exported = yaml.safe_load((folder / "best.yaml").read_text())
     base = yaml.safe_load((PROJECT / "configs" / "topography" / "fast.yaml").read_text())
-    assert exported == search.merged(base, nested(best.params))
+    assert exported == recursive_update(base, nested(best.params))
     assert f"{best.value:.4f} with seed 0" in (folder / "best.yaml").read_text()
     pictures = {path.stem for path in (folder / "figures").glob("*.png") if Image.open(path).width > 300}
     assert pictures == set(search.PLOTS)
@@ -94,7 +95,7 @@ def test_a_killed_search_goes_on_and_exports_its_best_trial(tmp_path, monkeypatc
 
 def test_the_best_configuration_is_one_of_the_experiments(tmp_path):
     path = tmp_path / "best.yaml"
-    path.write_text(yaml.safe_dump(search.merged({"data": {"name": "digits"}}, {"training": {"optimizer": "sgd"}})))
+    path.write_text(yaml.safe_dump({"data": {"name": "digits"}} | nested({"training.optimizer": "sgd"})))
     topography.ex.add_named_config("best", str(path))
     assert resolve_config(topography.ex, "best")["training"]["optimizer"] == "sgd"
 
@@ -119,6 +120,16 @@ def test_every_shipped_search_is_sound(path):
         ({"parameters": {"training.optimizer": {"choices": ["adam", "lion"]}}}, "training.optimizer is 'lion'"),
         ({"parameters": {"training.learning_rate": {"low": 0.3, "high": 0.2}}}, "is no space"),
         ({"parameters": {"training.learning_rate": {"high": 0.2}}}, "is no space"),
+        ({"parameters": {"model.map_size": {"choices": [[3, 4], [4, 4]]}}}, "choices are numbers, words, true"),
+        ({"parameters": {"seed": {"low": 0, "high": 9}}}, "the seed is no hyperparameter: give it as --seed"),
+        (
+            {"parameters": {"model": {"choices": [1]}, "model.alpha": {"choices": [1]}}},
+            "model.alpha is a part of model",
+        ),
+        ({"parameters": {}}, "parameters must name values of the config"),
+        ({"parameters": ["training.learning_rate"]}, "parameters must name values of the config"),
+        ({"parameters": {1: {"choices": [1]}}}, "parameters must name values of the config"),
+        ({"experiment": "errors"}, "no experiment 'errors'"),
     ],
 )
 def test_a_mistake_in_a_search_is_one_line_before_any_trial(tmp_path, capsys, changes, message):
@@ -187,3 +198,15 @@ def test_an_interrupted_trial_goes_back_into_the_queue(tmp_path, monkeypatch):
     trials = study.study.trials
     assert [trial.state.name for trial in trials] == ["FAIL"] * (search.MOST_RETRIES + 2) + ["WAITING"]
     assert len({str(trial.params) for trial in trials}) == 1
+    study.retry(study.study, trials[-2])  # and then it dies
+    assert study.study.trials[-1].state.name == "WAITING"
+    assert {study.retry.retried_trial_number(trial) for trial in study.study.trials[1:]} == {0}
+
+
+def test_a_file_or_a_folder_that_cannot_be_used_is_one_line(tmp_path, capsys):
+    (tmp_path / "latin.yaml").write_bytes("größe".encode("latin-1"))
+    assert search.main([str(tmp_path / "latin.yaml")]) == 2
+    assert search.main([str(FAST), "--folder", str(tmp_path / "latin.yaml")]) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert "cannot read the search" in first
+    assert "choose another --folder" in second

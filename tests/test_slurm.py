@@ -65,6 +65,7 @@ def test_no_slurm_is_one_line(bin_folder):
         ("echo 'sinfo: error: no route' >&2; exit 1", None, 60, r"does not answer \(sinfo: error: no route\)"),
         (SINFO, "gpus", 60, "no partition 'gpus': did you mean gpu?"),
         (SINFO, "zzz", 60, "no partition 'zzz': there are gpu, main"),
+        (SINFO, "main,zzz", 60, "no partition 'zzz': there are gpu, main"),
         (SINFO, None, 61, "--time-limit 61: partition main allows 60 minutes"),
         ("echo 'gpu|infinite'", None, 60, "no default partition: choose one with --partition .gpu."),
     ],
@@ -80,6 +81,8 @@ def test_the_partition_may_come_from_sbatchs_variable(bin_folder, monkeypatch):
     programs(bin_folder, sinfo="echo 'gpu|infinite'")
     monkeypatch.setenv("SBATCH_PARTITION", "gpu")
     check_slurm(None, 60)
+    programs(bin_folder, sinfo=SINFO)
+    check_slurm("main,gpu", 61)  # the longer limit is the other's
     with pytest.raises(UserError, match="no partition 'zzz'"):
         check_slurm("zzz", 60)
 

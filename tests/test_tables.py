@@ -191,6 +191,7 @@ def test_an_undefined_metric_is_as_good_as_absent(results):
     [
         ({"format": 2}, "format 2"),
         ({"seed": True}, "whole number"),
+        ({"config_name": None}, "was not recorded here"),
         ({"metrics": {"test/purity": float("nan")}}, "not a finite number"),
         ({"metrics": {"test/purity": "0.9"}}, "not a finite number"),
         ({"config": []}, "must be a JSON object"),
@@ -490,6 +491,21 @@ def test_an_unknown_table_in_the_readme_is_one_line(results, capsys):
     (results / "README.md").write_text("<!-- table:nothing --><!-- /table -->")
     assert tables.main(["--results", str(results), "--readme", str(results / "README.md")]) == 2
     assert "asks for the table 'nothing'" in capsys.readouterr().err
+
+
+def test_a_table_without_end_does_not_swallow_the_text_behind_it(results, capsys):
+    readme = results / "README.md"
+    text = "<!-- table:dpsom_parity -->\n\nText.\n\n<!-- table:dpsom_metrics -->\n\n<!-- /table -->"
+    readme.write_text(text)
+    assert tables.main(["--results", str(results), "--readme", str(readme)]) == 2
+    assert "has a table that does not end" in capsys.readouterr().err
+    assert readme.read_text() == text
+
+
+def test_what_cannot_be_written_is_one_line(results, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert tables.main(["--results", str(results), "--latex", str(tmp_path / "file" / "tables")]) == 2
+    assert capsys.readouterr().err.startswith("error: cannot write")
 
 
 def test_committed_tables_and_readme_are_up_to_date():

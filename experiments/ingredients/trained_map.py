@@ -1,9 +1,13 @@
 """What a report needs to know about one trained map, in one small file, `map.npz`."""
 
 import io
-from collections.abc import Sequence
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+from experiments.errors import UserError
 from experiments.ingredients import figures
 from experiments.ingredients.observers import write_atomically
 from models.grid import Grid
@@ -65,6 +69,20 @@ def write_map(
             break
     write_atomically(folder / ARRAYS, buffer.getvalue())
     return folder / ARRAYS
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Mapping[str, np.ndarray]]:
+    """The arrays of such a file, or of one of trajectories.
+
+    Raises:
+        UserError: it is damaged, or lacks what is asked of it.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            yield arrays
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path} cannot be read as a trained map ({error}): restore it from git") from error
 
 
 def mosaic_file(pictures: np.ndarray, grid: Grid) -> np.ndarray:

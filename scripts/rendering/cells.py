@@ -94,7 +94,8 @@ def in_words(hardware: dict) -> str:
     """What a run or a measurement ran on."""
     if hardware.get("gpu"):
         return str(hardware["gpu"])
-    threads = f"{hardware['threads']} threads" if hardware.get("threads") else ""
+    number = hardware.get("threads")
+    threads = f"{number} thread{'s' * (number > 1)}" if number else ""
     emulated = "bfloat16 emulated" if hardware.get("bfloat16_emulated") else ""
     words = hardware.get("cpu") or hardware.get("device"), hardware.get("instructions"), threads, emulated
     return ", ".join(filter(None, words))
