@@ -146,9 +146,10 @@ def latents_of(somvae: SOMVAE, inputs: Tensor) -> Tensor:
     return in_chunks(somvae, somvae.encode, inputs, CHUNK)
 
 
-def reconstructed(somvae: SOMVAE, inputs: Tensor) -> Tensor:
-    """Images as the map sees them: decoded from the nearest centroid of each."""
-    return somvae.decode(somvae.quantize(somvae.encode(inputs)))
+def reconstructed(somvae: SOMVAE, latents: Tensor) -> Tensor:
+    """Images `[N, C, H, W]` as the map sees them: the centroid nearest to each latent `[N, D]`, decoded once."""
+    decoded = in_chunks(somvae, somvae.decode, somvae.centroids.detach())
+    return decoded[somvae.distances(latents).argmin(dim=1)]
 
 
 def clustering(somvae: SOMVAE, split: Split) -> dict[str, float]:
@@ -159,7 +160,7 @@ def clustering(somvae: SOMVAE, split: Split) -> dict[str, float]:
 
 def split_metrics(somvae: SOMVAE, split: Split, latents: Tensor) -> dict[str, float]:
     """All metrics of a split and its latents: clustering, topology, reconstruction."""
-    errors = in_chunks(somvae, lambda chunk: squared_error(chunk, reconstructed(somvae, chunk)), split.inputs, CHUNK)
+    errors = squared_error(split.inputs, reconstructed(somvae, latents))
     metrics = map_metrics(latents, split.labels, somvae.centroids, somvae.grid, topology=True)
     return metrics | {"reconstruction_error": errors.mean().item()}
 
@@ -179,7 +180,6 @@ def evaluate_series(tracker: Tracker, somvae: SOMVAE, parts: dict[str, Series], 
 
 def draw(tracker: Tracker, somvae: SOMVAE, split: Split, latents: Tensor, classes: tuple[str, ...], step: int) -> None:
     """Pictures of the map over a split and its latents."""
-    shown = split.inputs[:SHOWN_RECONSTRUCTIONS]
     draw_map(
         tracker,
         split,
@@ -188,7 +188,7 @@ def draw(tracker: Tracker, somvae: SOMVAE, split: Split, latents: Tensor, classe
         latents=latents,
         centroids=somvae.centroids,
         decoded_centroids=in_chunks(somvae, somvae.decode, somvae.centroids.detach()),
-        reconstructed=in_chunks(somvae, lambda chunk: reconstructed(somvae, chunk), shown),
+        reconstructed=reconstructed(somvae, latents[:SHOWN_RECONSTRUCTIONS]),
         step=step,
     )
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from experiments import somvae
 from experiments.errors import UserError
+from experiments.ingredients.compute import autocast
 from experiments.ingredients.data import Dataset, Split
 from experiments.ingredients.series import (
     by_saturated_pixels,
@@ -144,6 +145,13 @@ def test_decoding_every_centroid_once_equals_decoding_every_sample(network):
     torch.testing.assert_close(once, every)
     gradients = [torch.autograd.grad((pictures - inputs).square().mean(), parameters) for pictures in (once, every)]
     torch.testing.assert_close(*gradients)
+
+
+def test_evaluation_sees_each_image_as_its_nearest_centroid(monkeypatch):
+    monkeypatch.setattr(autocast, "config", {"precision": "fp32"})
+    made, inputs = model(network="conv"), images(40)
+    latents = made.encode(inputs)
+    torch.testing.assert_close(somvae.reconstructed(made, latents), made.decode(made.quantize(latents)))
 
 
 # What they say
