@@ -17,6 +17,7 @@ from sacred import SETTINGS
 USERS_MONGO_URL = os.environ.pop("SACRED_MONGO_URL", None)
 
 torch.set_num_threads(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 hypothesis.settings.register_profile("busy machine", deadline=None)
 hypothesis.settings.load_profile("busy machine")
 
