@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -165,11 +164,12 @@ def train(job: Job, setting: Setting, environment: dict[str, str] | None = None)
 
 def lock(file: IO[bytes], otherwise: str) -> None:
     """Lock a file, or raise `Taken` with these words; some shared file systems have no locks and are trusted."""
-    with suppress(OSError):
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Taken(otherwise) from None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Taken(otherwise) from None
+    except OSError:
+        pass
 
 
 def died(exit_status: int) -> bool:

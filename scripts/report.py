@@ -317,16 +317,16 @@ def main(arguments: list[str] | None = None) -> int:
     path = options.results / PAGE
     try:
         content = render(options.results).encode()
+        same = path.exists() and path.read_bytes() == content
+        if not (same or options.check):
+            write_result(path, content)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    same = path.exists() and path.read_bytes() == content
     if options.check:
         if not same:
             print(f"out of date: {path.name}; run `make report` and commit what it writes", file=sys.stderr)
         return 0 if same else 1
-    if not same:
-        write_result(path, content)
     print(f"{path} ({len(content) / 1e6:.2f} MB)")
     return 0
 

@@ -455,8 +455,9 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             files = render_all(options.results, options.readme or readme_of(options.results))
         changed = out_of_date(files)
-        for path in [] if options.check else changed:
-            write_result(path, files[path].encode())
+        if not options.check:
+            for path in changed:
+                write_result(path, files[path].encode())
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
