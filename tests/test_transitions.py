@@ -58,14 +58,19 @@ def test_walks_follow_their_table(table):
     assert chisquare(observed, expected / expected.sum() * observed.sum()).pvalue > 1e-3
 
 
-def test_the_graph_draws_the_likely_transitions_between_used_units(table):
+def test_the_graph_draws_where_used_units_go_when_they_do_not_stay(table):
     hits = np.array([4, 0, 2, 1, 5, 3])
     figure = figures_series.transition_graph(table.numpy(), hits, GRID)
     used = hits > 0
-    expected = [(i, j) for i in range(6) for j in range(6) if i != j and used[i] and used[j] and table[i, j] >= 0.05]
+    moving = (table / (1 - table.diag()[:, None])).numpy()
+    expected = [(i, j) for i in range(6) for j in range(6) if i != j and used[i] and used[j] and moving[i, j] >= 0.1]
     assert len(figure.axes[0].patches) == len(expected)
     (discs,) = figure.axes[0].collections
     assert len(discs.get_offsets()) == used.sum()
+
+
+def test_the_graph_shows_units_that_never_move():
+    assert not figures_series.transition_graph(np.eye(6), np.ones(6), GRID).axes[0].patches
 
 
 def test_paths_join_the_units_of_their_sequences():

@@ -27,37 +27,39 @@ from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 
-LEAST_SHOWN = 0.05  # probability below which the transition graph leaves an arrow out
+LEAST_SHOWN = 0.1  # share of the moves away from a unit below which the transition graph leaves an arrow out
 
 
 @matplotlib.rc_context(STYLE)
 def transition_graph(table: np.ndarray, hits: np.ndarray, grid: Grid) -> Figure:
-    """Probabilities `[K, K]` as arrows between units, the wider the likelier; a unit's disc shows how often it stays.
+    """Probabilities `[K, K]` as a graph: a unit's disc shows how often it stays, its arrows where it goes when it moves.
 
-    Units that win none of the `hits` `[K]` are left out.
+    The wider an arrow, the likelier. Units that win none of the `hits` `[K]` are left out.
     """
     table, hits = check(table, grid), check(hits, grid)
-    note = f"arrow: probability of moving on, from {LEAST_SHOWN:.0%}; area of the disc: probability of staying"
+    staying = np.diag(table)
+    moving = table - np.diag(staying)
+    moving = moving / np.maximum(moving.sum(axis=1, keepdims=True), np.finfo(moving.dtype).tiny)
+    note = f"arrow: share of the moves away, from {LEAST_SHOWN:.0%}; area of the disc: probability of staying"
     figure, axes = map_figure(grid, "Transitions", note)
     places = grid.coordinates.numpy()[:, ::-1]
     used = hits > 0
     for unit in np.flatnonzero(used):
-        for following in np.flatnonzero(used & (table[unit] >= LEAST_SHOWN)):
-            if following != unit:
-                arrow = FancyArrowPatch(
-                    places[unit],
-                    places[following],
-                    connectionstyle="arc3,rad=0.18",
-                    arrowstyle="-|>",
-                    mutation_scale=7,
-                    shrinkA=5,
-                    shrinkB=5,
-                    linewidth=0.5 + 3.5 * table[unit, following],
-                    color="#555555",
-                    alpha=0.75,
-                )
-                axes.add_patch(arrow)
-    axes.scatter(*places[used].T, s=220 * np.diag(table)[used] + 4, color=COLOURS[0], linewidth=0, zorder=3)
+        for following in np.flatnonzero(used & (moving[unit] >= LEAST_SHOWN)):
+            arrow = FancyArrowPatch(
+                places[unit],
+                places[following],
+                connectionstyle="arc3,rad=0.18",
+                arrowstyle="-|>",
+                mutation_scale=7,
+                shrinkA=5,
+                shrinkB=5,
+                linewidth=0.5 + 3.5 * moving[unit, following],
+                color="#555555",
+                alpha=0.75,
+            )
+            axes.add_patch(arrow)
+    axes.scatter(*places[used].T, s=220 * staying[used] + 4, color=COLOURS[0], linewidth=0, zorder=3)
     return figure
 
 
