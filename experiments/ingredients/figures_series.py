@@ -32,7 +32,7 @@ LEAST_SHOWN = 0.1  # share of the moves away from a unit below which the transit
 
 @matplotlib.rc_context(STYLE)
 def transition_graph(table: np.ndarray, hits: np.ndarray, grid: Grid) -> Figure:
-    """Probabilities `[K, K]` as a graph: a unit's disc shows how often it stays, its arrows where it goes when it moves.
+    """Probabilities `[K, K]` as a graph: discs show how often units stay, arrows where they go when they move.
 
     The wider an arrow, the likelier. Units that win none of the `hits` `[K]` are left out.
     """
