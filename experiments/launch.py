@@ -81,8 +81,10 @@ def launch(experiment: Experiment, argv: Sequence[str] | None = None, in_process
 def resumed_config(experiment_name: str, folder: str, updates: dict[str, Any]) -> dict[str, Any]:
     """The configuration that continues the run in `folder`: its own, with `updates`; `tracking` starts afresh.
 
+    A finished run is only evaluated again.
+
     Raises:
-        UserError: `folder` is no unfinished run of this experiment with a checkpoint, or `updates` would change it.
+        UserError: `folder` is no run of this experiment with a checkpoint, or `updates` would change it.
     """
     for key, _ in iterate_flattened(updates):
         if key not in ("resume", "compute.threads") and not key.startswith("tracking."):
@@ -96,8 +98,6 @@ def resumed_config(experiment_name: str, folder: str, updates: dict[str, Any]) -
     run = _read_json(Path(folder, "run.json"))
     if (name := run.get("experiment", {}).get("name", experiment_name)) != experiment_name:
         raise UserError(f"cannot resume {folder}: it is a run of {name}, not of {experiment_name}")
-    if run.get("status") == "COMPLETED":
-        raise UserError(f"cannot resume {folder}: that run is COMPLETED")
     config = _read_json(Path(folder, "config.json"))
     if not config:
         raise UserError(f"cannot resume {folder}: its config.json is unreadable")

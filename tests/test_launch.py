@@ -91,7 +91,7 @@ def saved(folder, name="run.json"):
     return json.loads(Path(folder, name).read_text())
 
 
-def make_run_folder(folder="runs/dummy/9", status="INTERRUPTED", experiment="dummy", **changes):
+def make_run_folder(folder="runs/dummy/9", experiment="dummy", **changes):
     """A run folder as Sacred leaves it, with a checkpoint."""
     config = {
         "seed": 5,
@@ -105,7 +105,7 @@ def make_run_folder(folder="runs/dummy/9", status="INTERRUPTED", experiment="dum
     }
     Path(folder).mkdir(parents=True)
     Path(folder, "config.json").write_text(json.dumps(config))
-    Path(folder, "run.json").write_text(json.dumps({"status": status, "experiment": {"name": experiment}}))
+    Path(folder, "run.json").write_text(json.dumps({"status": "INTERRUPTED", "experiment": {"name": experiment}}))
     Path(folder, "checkpoint.pt").touch()
     return config
 
@@ -286,7 +286,7 @@ def test_resume_takes_the_configuration_from_the_run_folder(run, tmp_path):
 
 
 def test_resume_of_a_killed_run_whose_record_is_cut_off(run):
-    make_run_folder("runs/dummy/1", status="RUNNING")
+    make_run_folder("runs/dummy/1")
     Path("runs/dummy/1/run.json").write_text('{"status": "RUNN')
     assert run("with resume=runs/dummy/1")[0] == 0
     assert saved("runs/dummy/2", "config.json")["seed"] == 5
@@ -308,7 +308,6 @@ def test_resume_none_is_an_ordinary_run(run):
         ("resume=elsewhere", "cannot resume elsewhere: there is no config.json in it"),
         ("resume=", r"cannot resume \.: there is no config.json in it"),
         ("resume=3", "cannot resume 3: there is no checkpoint.pt in it"),
-        ("resume=completed", "cannot resume completed: that run is COMPLETED$"),
         ("resume=other", "cannot resume other: it is a run of tdpsom, not of dummy$"),
         ("resume=outdated", "unknown configuration key 'gone': "),
         ("resume=damaged", "cannot resume damaged: its config.json is unreadable$"),
@@ -318,7 +317,6 @@ def test_resume_mistakes(arguments, message, run):
     make_run_folder()
     make_run_folder("3")
     Path("3/checkpoint.pt").unlink()
-    make_run_folder("completed", status="COMPLETED")
     make_run_folder("other", experiment="tdpsom")
     make_run_folder("outdated", gone=1)
     make_run_folder("damaged")

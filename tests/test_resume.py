@@ -203,6 +203,13 @@ def test_killed_and_resumed_equals_uninterrupted(project, whole, stop, saved_ste
     assert project.json(2, "info.json")["resumed_from"] == "runs/dpsom/1"
 
 
+def test_a_finished_run_is_only_evaluated_again(whole):
+    again = whole.start("resume=runs/dpsom/1", *QUIETLY, stop=("step", 1, SIGKILL))
+    assert again.status == 0, again.errors
+    assert again.metrics == whole.finished.metrics
+    assert_equals_whole(whole, 2, whole)
+
+
 @pytest.mark.parametrize("stop", [("step", 3), ("save", 1)], ids=lambda stop: stop[0])
 def test_killed_before_the_first_checkpoint(project, stop):
     assert project.start(*FAST, stop=(*stop, SIGKILL)).status == -SIGKILL

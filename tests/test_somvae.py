@@ -318,6 +318,7 @@ def test_evaluated_sequences_are_the_same_for_every_seed_and_labelled_frame_by_f
     torch.manual_seed(6)
     for name, part in evaluated_series(dataset, 10, end="next_class", noise=0.0).items():
         assert torch.equal(part.inputs, found[name].inputs)
+    assert len(found["train"].inputs) == 6  # an epoch of 60 images in batches of 10
     part = found["test"]
     assert part.inputs.shape == (60, 10, 1, 2, 2)
     first, last = part.labels[:, 0], part.labels[:, -1]

@@ -22,7 +22,7 @@ series.add_config(
     end="next_class",  # image that a sequence ends with: next_class, or saturated_pixels (what the original draws)
     noise=0.01,  # standard deviation of the noise on every value of every frame
 )
-SEED, EVALUATED = 0, 300  # of the sequences that are evaluated, whatever the seed of the run; their number per split
+SEED, HELD_OUT = 0, 300  # of the sequences that are evaluated, whatever the seed of the run; held-out ones in a split
 
 
 Draw = Callable[[Tensor, Tensor], Tensor]
@@ -88,21 +88,24 @@ def interpolate(start: Tensor, end: Tensor, length: int) -> Tensor:
 
 @series.capture
 def evaluated_series(dataset: Dataset, length: int, end: str, noise: float) -> dict[str, Series]:
-    """Sequences of `train`, `validation` and `test` as training makes them, but always the same ones."""
-    splits = {"train": dataset.train, **dataset.held_out}
+    """Sequences of `train`, `validation` and `test` as training makes them, but always the same ones.
+
+    Of `train` as many as an epoch has: whatever is fitted to them sees no less than a model that is trained.
+    """
+    numbers = {"train": max(1, len(dataset.train) // length)} | dict.fromkeys(dataset.held_out, HELD_OUT)
     with seeded(SEED):
         return {
-            name: fading_images(split, DRAWS[end](split, len(dataset.classes)), length, noise)
-            for name, split in splits.items()
+            name: fading_images(split, DRAWS[end](split, len(dataset.classes)), numbers[name], length, noise)
+            for name, split in {"train": dataset.train, **dataset.held_out}.items()
         }
 
 
-def fading_images(split: Split, draw: Draw, length: int, noise: float) -> Series:
-    """`EVALUATED` sequences that start with images of a split; a frame bears the label of the image it shows more of.
+def fading_images(split: Split, draw: Draw, number: int, length: int, noise: float) -> Series:
+    """Sequences, at most `number`, that start with images of a split.
 
-    Half and half counts as the end.
+    A frame bears the label of the image it shows more of; half and half counts as the end.
     """
-    first = torch.randperm(len(split))[:EVALUATED].to(split.inputs.device)
+    first = torch.randperm(len(split))[:number].to(split.inputs.device)
     last = torch.cat([draw(split.inputs[index], split.labels[index]) for index in first.split(1)])
     frames = torch.stack([
         interpolate(start, end, length)
