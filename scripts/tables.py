@@ -225,7 +225,7 @@ TABLES: dict[str, Table] = {
             Row((title, label), Runs(experiment, f"{data}_series{ending}", stages, minutes))
             for data, title in IMAGES.items()
             for label, experiment, ending, stages, minutes in (
-                ("k-means", "baselines", "_kmeans", CHEAP, 1),
+                ("k-means", "baselines", "_kmeans", CHEAP, 2),
                 ("SOM-VAE", "somvae", "_no_transitions", ((1, 7), (5, 9)), 90),
                 ("SOM-VAE-prob", "somvae", "", ((1, 7), (5, 9)), 110),
             )

@@ -11,6 +11,7 @@ from experiments.ingredients import figures
 from experiments.ingredients.compute import autocast, compute, seeded
 from experiments.ingredients.data import Split
 from experiments.ingredients.metrics import clustering_metrics, topology_metrics, winners
+from experiments.ingredients.processes import NUMBER
 from experiments.ingredients.tracking import Tracker
 from experiments.ingredients.trained_map import write_map
 from experiments.ingredients.training import Phase
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 from sacred import Ingredient
 from torch import Tensor
+from tqdm import tqdm
 
 evaluation = Ingredient("evaluation", ingredients=[compute], save_git_info=False)
 evaluation.add_config(
@@ -46,7 +48,8 @@ def in_chunks(
     """
     model.eval()
     with autocast(device_type=inputs.device.type):
-        return torch.cat([function(chunk).float() for chunk in inputs.split(size or CHUNK)])
+        chunks = tqdm(inputs.split(size or CHUNK), desc="evaluating", delay=3, leave=False, disable=NUMBER > 0)
+        return torch.cat([function(chunk).float() for chunk in chunks])
 
 
 @evaluation.capture
