@@ -25,6 +25,7 @@ from experiments.ingredients.evaluation import (
     map_metrics,
     squared_error,
 )
+from experiments.ingredients.kmeans import kmeans
 from experiments.ingredients.metrics import winners
 from experiments.ingredients.record import Provenance, finish
 from experiments.ingredients.series import Series, evaluated_series, series
@@ -45,7 +46,6 @@ import numpy as np
 import torch
 from minisom import MiniSom
 from sacred import Experiment
-from sklearn.cluster import KMeans
 from torch import Tensor
 
 ex = Experiment("baselines", ingredients=[data, series, compute, tracking], save_git_info=False)
@@ -63,10 +63,6 @@ ex.add_config(
 )
 
 
-def kmeans(samples: np.ndarray, model: dict[str, Any], grid: Grid, seed: int) -> np.ndarray:
-    return KMeans(grid.size, n_init=model["restarts"], random_state=seed).fit(samples).cluster_centers_
-
-
 def minisom(samples: np.ndarray, model: dict[str, Any], grid: Grid, seed: int) -> np.ndarray:
     rates = dict(sigma=model["sigma"], learning_rate=model["learning_rate"])
     som = MiniSom(*grid.shape, samples.shape[1], **rates, random_seed=seed)
@@ -75,7 +71,10 @@ def minisom(samples: np.ndarray, model: dict[str, Any], grid: Grid, seed: int) -
     return som.get_weights().reshape(grid.size, -1)
 
 
-METHODS: dict[str, Callable[..., np.ndarray]] = {"kmeans": kmeans, "minisom": minisom}
+METHODS: dict[str, Callable[..., np.ndarray]] = {
+    "kmeans": lambda samples, model, grid, seed: kmeans(samples, grid.size, model["restarts"], seed),
+    "minisom": minisom,
+}
 """From samples `[N, D]` to centroids `[K, D]`."""
 
 register(

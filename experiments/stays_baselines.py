@@ -34,6 +34,7 @@ from experiments.ingredients.evaluation import (
 from experiments.ingredients.figures import hit_map
 from experiments.ingredients.figures_series import attractor
 from experiments.ingredients.hours import Hours, all_metrics, clustering, map_autocorrelation, movement, unit_table
+from experiments.ingredients.kmeans import kmeans
 from experiments.ingredients.lorenz import lorenz
 from experiments.ingredients.metrics import topology_metrics
 from experiments.ingredients.record import Provenance, finish
@@ -57,7 +58,6 @@ from models.somvae import SOMVAE, LossWeights
 import numpy as np
 import torch
 from sacred import Experiment
-from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
 training = training_ingredient(
@@ -114,8 +114,7 @@ class KMeansOfHours(nn.Module):
     def __init__(self, train: Stays, number: int, restarts: int, seed: int) -> None:
         super().__init__()
         hours = train.inputs[train.mask].numpy()
-        found = KMeans(number, n_init=restarts, random_state=seed).fit(hours).cluster_centers_
-        self.register_buffer("centroids", torch.from_numpy(np.asarray(found, np.float32)))
+        self.register_buffer("centroids", torch.from_numpy(kmeans(hours, number, restarts, seed)))
 
     def latents(self, hours: Tensor) -> Tensor:
         return hours

@@ -3,6 +3,7 @@
 from functools import partial
 
 from experiments import baselines
+from experiments.ingredients.kmeans import kmeans
 from models.grid import Grid
 
 import command_line
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import strict_json
+from sklearn.cluster import KMeans
 
 run = partial(command_line.run, baselines.ex)
 SHORT = "data.limit=200 model.steps=500 model.restarts=2 model.map_size='[2, 4]'"
@@ -25,8 +27,15 @@ def corners():
 
 def test_kmeans_finds_the_clusters():
     centres, samples = corners()
-    found = baselines.kmeans(samples, {"restarts": 5}, Grid(2, 2, torus=False), seed=0)
+    found = kmeans(samples, 4, restarts=5, seed=0)
     np.testing.assert_allclose(found[np.lexsort(found.round().T[::-1])], centres, atol=1e-5)
+
+
+def test_kmeans_with_a_bar_equals_scikit_learns():
+    samples = np.random.default_rng(0).normal(size=(300, 5)).astype(np.float32)
+    expected = KMeans(12, n_init=6, random_state=3).fit(samples).cluster_centers_
+    np.testing.assert_array_equal(kmeans(samples, 12, restarts=6, seed=3), expected)
+    assert not np.array_equal(kmeans(samples, 12, restarts=1, seed=3), expected)
 
 
 def test_minisom_keeps_neighbours_together():
