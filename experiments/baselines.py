@@ -47,6 +47,7 @@ import torch
 from minisom import MiniSom
 from sacred import Experiment
 from torch import Tensor
+from tqdm import tqdm
 
 ex = Experiment("baselines", ingredients=[data, series, compute, tracking], save_git_info=False)
 ex.add_config(
@@ -63,9 +64,22 @@ ex.add_config(
 )
 
 
+class MiniSomWithBar(MiniSom):
+    """MiniSom with a progress bar over its steps."""
+
+    def train(self, data: np.ndarray, num_iteration: int, **options) -> None:
+        with tqdm(total=num_iteration, desc="MiniSom", unit="step", delay=3, leave=False) as self.bar:
+            super().train(data, num_iteration, **options)
+
+    def update(self, *step) -> None:
+        super().update(*step)
+        self.bar.update()
+
+
 def minisom(samples: np.ndarray, model: dict[str, Any], grid: Grid, seed: int) -> np.ndarray:
+    """Centroids `[K, D]` of a plain map after `steps` random samples of `[N, D]`."""
     rates = dict(sigma=model["sigma"], learning_rate=model["learning_rate"])
-    som = MiniSom(*grid.shape, samples.shape[1], **rates, random_seed=seed)
+    som = MiniSomWithBar(*grid.shape, samples.shape[1], **rates, random_seed=seed)
     som.random_weights_init(samples)
     som.train_random(samples, model["steps"])
     return som.get_weights().reshape(grid.size, -1)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import strict_json
+from minisom import MiniSom
 from sklearn.cluster import KMeans
 
 run = partial(command_line.run, baselines.ex)
@@ -45,6 +46,16 @@ def test_minisom_keeps_neighbours_together():
     found = torch.from_numpy(baselines.minisom(corners()[1], model, grid, seed=0))
     between = torch.cdist(found, found)
     assert between[grid.distances() == 2].min() > between[grid.distances() == 1].max()
+
+
+def test_minisom_with_a_bar_equals_minisom():
+    samples = np.random.default_rng(0).normal(size=(300, 5))
+    som = MiniSom(3, 4, 5, sigma=1.0, learning_rate=0.5, random_seed=3)
+    som.random_weights_init(samples)
+    som.train_random(samples, 700)
+    model = {"sigma": 1.0, "learning_rate": 0.5, "steps": 700}
+    found = baselines.minisom(samples, model, Grid(3, 4, torus=False), seed=3)
+    np.testing.assert_array_equal(found, som.get_weights().reshape(12, 5))
 
 
 def test_the_nearest_centroid_is_the_reconstruction():
