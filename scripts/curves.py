@@ -20,6 +20,7 @@ ORIGINAL = Path("curves") / "tensorflow_dense_mnist_seed2020.csv"
 PHASES = {"ae": "pretrain", "som": "som", "joint": "joint"}
 FAITHFUL = ("dpsom/mnist_faithful", "dpsom/mnist_faithful_104")
 METRICS = {"nmi": "test/nmi_geometric", "purity": "test/purity"}
+TITLES = {"test/nmi_geometric": "NMI (geometric), test", "test/purity": "purity, test"}
 
 
 def original_curve(path: Path) -> list[dict]:
@@ -50,4 +51,4 @@ def learning_curve(results: Path) -> Figure | None:
     curves = faithful_curves(load_records(results / "runs"))
     if not curves:
         return None
-    return curve_comparison(curves, reference, ("faithful", "TensorFlow"), list(METRICS.values()))
+    return curve_comparison(curves, reference, ("faithful", "TensorFlow"), TITLES)

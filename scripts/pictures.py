@@ -51,8 +51,8 @@ def eventful_trajectory(arrays: Arrays) -> Figure:
     """The last of the chosen stays: of those that end in death, the one whose score ranges farthest."""
     start = int(arrays["lengths"][:-1].sum())
     units, labels = arrays["path_units"][start:], arrays["path_labels"][start:].astype(int)
-    means, label = arrays["means"][0, :, 0].astype(float), arrays["label"].item()
-    return way_and_label(units, labels, means, label, grid_of(arrays), "A patient's way over the map")
+    means = arrays["means"][0, :, 0].astype(float)
+    return way_and_label(units, labels, means, "organ-failure score", grid_of(arrays), "A patient's way over the map")
 
 
 def of_map(source: str, figure_of: Callable[[Arrays], Figure]) -> Callable[[Path], Figure | None]:

@@ -12,11 +12,9 @@ import argparse
 import base64
 import re
 import sys
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from experiments import PROJECT
 from experiments.errors import UserError
@@ -47,6 +45,7 @@ CURVES = {
     key: (CLUSTERING | TOPOLOGY)[key] for key in ("nmi_geometric", "purity", "quantization_error", "topographic_error")
 } | {"unit_changes": "changes of the unit from hour to hour"}
 SPLITS = ("validation", "test")
+SHOWN_FIRST = ("dpsom/mnist", "tdpsom/physionet2012")  # of the trained maps, and of those with ways over them
 NUMBER = re.compile(r"[−+]?(\d[\d,]*)?\.?\d+(e[-+]\d+)?%?")
 
 
@@ -186,32 +185,17 @@ def heading(metric: str) -> str:
 # ----------------------------------------------------------------------------------------------------- maps, provenance
 
 
-def trained_maps(folder: Path, order: list[str]) -> list[dict]:
-    """The files of all trained maps, those of the tables first; the one that takes the most bytes is shown first."""
-    return archives(folder, ARRAYS, order, lambda arrays: len(arrays["decoded"]))
-
-
-def trajectories(folder: Path, order: list[str]) -> list[dict]:
-    """The files of all maps with ways over them, tables' first; shown first is a torus of patients."""
-    return archives(
-        folder, TRAJECTORIES, order, lambda arrays: (np.isfinite(arrays["deaths"]).any(), arrays["torus"].item())
-    )
-
-
-def archives(folder: Path, name: str, order: list[str], rank: Callable[[Mapping[str, np.ndarray]], Any]) -> list[dict]:
-    """The files called `name` of all maps below `folder`; the one of the highest rank is shown first."""
+def archives(folder: Path, name: str, order: list[str]) -> list[dict]:
+    """The files called `name` of all maps below `folder`, those of the tables first."""
     found = []
     for path in sorted((folder / "maps").glob(f"*/*/{name}")):
         with opened(path) as arrays:
             rows, columns = arrays["map_size"].tolist()
-            ranked = rank(arrays)
         key = "/".join(path.parts[-3:-1])
         content = base64.b64encode(path.read_bytes()).decode()
-        found.append({"key": key, "title": f"{key}, {rows} × {columns} units", "rank": ranked, "content": content})
+        found.append({"key": key, "title": f"{key}, {rows} × {columns} units", "content": content})
     places = {key: place for place, key in enumerate(order)}
-    found.sort(key=lambda one: (places.get(one["key"], len(places)), one["key"]))
-    first = max(found, key=lambda one: one["rank"], default=None)
-    return [one | {"first": one is first} for one in found]
+    return sorted(found, key=lambda one: (places.get(one["key"], len(places)), one["key"]))
 
 
 def colours() -> dict[str, list[str]]:
@@ -300,8 +284,9 @@ def render(folder: Path) -> str:
         metrics={f"{split}/{name}": heading(f"{split}/{name}") for split in SPLITS for name in CLUSTERING | TOPOLOGY},
         curves=learning_curves(by_key),
         original=beside_the_original(folder, by_key),
-        maps=trained_maps(folder, order),
-        trajectories=trajectories(folder, order),
+        maps=archives(folder, ARRAYS, order),
+        trajectories=archives(folder, TRAJECTORIES, order),
+        shown_first=SHOWN_FIRST,
         colours=colours(),
         speed=speed(folder),
         provenance=provenance(every, results),

@@ -226,8 +226,8 @@ TABLES: dict[str, Table] = {
             for data, title in IMAGES.items()
             for label, experiment, ending, stages, minutes in (
                 ("k-means", "baselines", "_kmeans", CHEAP, 2),
-                ("SOM-VAE", "somvae", "_no_transitions", ((1, 7), (5, 9)), 90),
-                ("SOM-VAE-prob", "somvae", "", ((1, 7), (5, 9)), 110),
+                ("SOM-VAE", "somvae", "_no_transitions", ((1, 7), (5, 9)), 200),
+                ("SOM-VAE-prob", "somvae", "", ((1, 7), (5, 9)), 170),
             )
         ),
     ),

@@ -273,7 +273,9 @@ def lines(axes):
 
 def test_comparison_draws_mean_range_and_difference():
     ours = [curve(0.02), curve(0.04, joint_epochs=6), curve(0.0)]
-    figure = figures.curve_comparison(ours, curve(0.01, joint_epochs=3), ("ours", "original"), ["test/purity"])
+    figure = figures.curve_comparison(
+        ours, curve(0.01, joint_epochs=3), ("ours", "original"), {"test/purity": "purity"}
+    )
     render(figure)
     above, below = figure.axes
     drawn = lines(above)
@@ -285,7 +287,9 @@ def test_comparison_draws_mean_range_and_difference():
 
 
 def test_comparison_of_a_single_seed_has_no_band():
-    figure = figures.curve_comparison([curve()], curve(), ("ours", "original"), ["test/purity", "validation/purity"])
+    figure = figures.curve_comparison(
+        [curve()], curve(), ("ours", "original"), dict.fromkeys(["test/purity", "validation/purity"], "")
+    )
     render(figure)
     assert not any(axes.collections for axes in figure.axes)
     assert "ours, 1 seed" in lines(figure.axes[0])
@@ -295,9 +299,9 @@ def test_comparison_of_a_single_seed_has_no_band():
 def test_comparison_refuses_what_cannot_be_compared():
     strange = [{"phase": "ae", "epoch": 1, "test/purity": 0.1}]
     with pytest.raises(ValueError, match="'ae'"):
-        figures.curve_comparison([curve()], strange, ("ours", "original"), ["test/purity"])
+        figures.curve_comparison([curve()], strange, ("ours", "original"), {"test/purity": "purity"})
     with pytest.raises(ValueError, match="no curves"):
-        figures.curve_comparison([], curve(), ("ours", "original"), ["test/purity"])
+        figures.curve_comparison([], curve(), ("ours", "original"), {"test/purity": "purity"})
 
 
 @pytest.mark.parametrize(

@@ -151,7 +151,7 @@ def test_an_empty_cell_stays_empty(results):
 
 def test_without_any_run_the_page_says_so(results):
     html = report.render(results)
-    assert "stands on 0 recorded runs" in html
+    assert "stand on 0 recorded runs" in html
     assert "No run has been recorded yet." in html
     assert 'id="curves"' not in html
     assert 'id="maps"' not in html

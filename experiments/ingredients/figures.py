@@ -254,13 +254,13 @@ def activation_maps(inputs: np.ndarray, weights: np.ndarray, grid: Grid) -> Figu
 
 @matplotlib.rc_context(STYLE)
 def curve_comparison(
-    curves: Sequence[Curve], reference: Curve, names: tuple[str, str], metrics: Sequence[str]
+    curves: Sequence[Curve], reference: Curve, names: tuple[str, str], metrics: Mapping[str, str]
 ) -> Figure:
-    """Our `curves`, one per seed, beside a `reference`; `names` of ours and of theirs; one column of panels per metric.
+    """Our `curves`, one per seed, beside a `reference`; `names` of ours and of theirs; a column of panels per metric.
 
-    Above both, below the difference ours - theirs at the epochs that both have. With several seeds: their mean, and a
-    band from the least to the greatest. The reference's rows carry our phases' and metrics' names; ValueError if it
-    has a phase that our curves lack, or without curves.
+    `metrics` are keys of the curves' rows, with titles. Above both, below the difference ours - theirs at the epochs
+    that both have. With several seeds: their mean, and a band from the least to the greatest. The reference's rows
+    carry our phases' and metrics' names; ValueError if it has a phase that our curves lack, or without curves.
     """
     if not curves:
         raise ValueError("no curves to compare")
@@ -270,7 +270,9 @@ def curve_comparison(
         raise ValueError(f"the reference has phases that our curves lack: {sorted(unknown)}")
     seeds = f"{names[0]}, {len(curves)} seeds (mean, range)" if len(curves) > 1 else f"{names[0]}, 1 seed"
     figure, panels = _panels(2 * len(metrics), f"{names[0]} beside {names[1]}", note, len(metrics))
-    for metric, above, below in zip(metrics, panels[: len(metrics)], panels[len(metrics) :], strict=True):
+    for (metric, title), above, below in zip(
+        metrics.items(), panels[: len(metrics)], panels[len(metrics) :], strict=True
+    ):
         theirs = dict(zip(*curve_points(reference, metric, starts), strict=True))
         series = [dict(zip(*curve_points(curve, metric, starts), strict=True)) for curve in curves]
         ours = {epoch: [one[epoch] for one in series] for epoch in sorted(set(series[0]).intersection(*series))}
@@ -279,8 +281,8 @@ def curve_comparison(
         shared = {epoch: np.subtract(values, theirs[epoch]) for epoch, values in ours.items() if epoch in theirs}
         _draw_band(below, shared, "difference")
         below.axhline(0, color="#222222", linewidth=1, linestyle="--")
-        _finish_panel(above, metric, starts)
-        _finish_panel(below, f"{metric}: ours - theirs", starts)
+        _finish_panel(above, title, starts)
+        _finish_panel(below, f"{title}: {names[0]} − {names[1]}", starts)
         below.sharex(above)
     panels[0].legend()
     return figure

@@ -106,7 +106,7 @@ def film_strips(pictures: np.ndarray, title: str, note: str) -> Figure:
 def attractor(points: np.ndarray, units: np.ndarray, grid: Grid, names: Sequence[str]) -> Figure:
     """`points` `[N, 3]` seen from two sides, each in the colour of its unit `[N]`; the map beside them is the key.
 
-    `names` of the three coordinates. Rows differ in hue, columns in lightness, so neighbours look alike.
+    `names` of the three coordinates. Units that are neighbours look alike.
     """
     colours = unit_colours(grid)
     note = "each point in the colour of its unit; the map is the key"
@@ -126,8 +126,8 @@ def attractor(points: np.ndarray, units: np.ndarray, grid: Grid, names: Sequence
 
 
 def unit_colours(grid: Grid) -> np.ndarray:
-    """A colour `[K, 3]` for each unit: hue by row, lightness by column."""
+    """A colour `[K, 3]` for each unit: hue by row, from red to violet; by column from dark to pale."""
     rows, columns = grid.shape
     row, column = grid.coordinates.numpy().T
-    hue = 0.85 * row / max(rows, 1)
-    return hsv_to_rgb(np.stack([hue, np.full(grid.size, 0.8), 0.35 + 0.6 * column / max(columns - 1, 1)], axis=1))
+    hue, paleness = 0.8 * row / max(rows - 1, 1), column / max(columns - 1, 1)
+    return hsv_to_rgb(np.stack([hue, 1 - 0.55 * paleness, 0.6 + 0.4 * paleness], axis=1))

@@ -162,7 +162,7 @@ def way_and_label(
     right, gap = 4.6, 1.7
     note = (
         f"left: from unit to unit, dark to bright with time, ○ first and ■ last hour, over the mean {label} of each "
-        f"unit; right: {label} of this stay and the mean of the unit it is in"
+        f"unit (hatched: it wins no hour); right: {label} of this stay and the mean of the unit it is in"
     )
     note += "; opposite edges of the map are neighbours" if grid.torus else ""
     figure, top = headed_figure(LEFT + width + gap + right + RIGHT, height, subject, note)
