@@ -93,7 +93,7 @@ def resumed_config(experiment_name: str, folder: str, updates: dict[str, Any]) -
                 "only tracking.* and compute.threads can"
             )
     for name in ("config.json", CHECKPOINT):
-        if not Path(folder, name).is_file():
+        if not os.path.isfile(Path(folder, name)):
             raise UserError(f"cannot resume {folder}: there is no {name} in it; give the folder of a run")
     run = _read_json(Path(folder, "run.json"))
     if (name := run.get("experiment", {}).get("name", experiment_name)) != experiment_name:
@@ -211,7 +211,7 @@ def _how_to_resume(experiment: Experiment, program: str) -> str:
     # A resumed run that has saved nothing yet is repeated from where it started.
     folders.append(run.config.get("resume") if run else None)
     for folder in filter(None, folders):
-        if Path(folder, CHECKPOINT).is_file():
+        if os.path.isfile(Path(folder, CHECKPOINT)):
             return f"resume with: python {program} with {shlex.quote(f'resume={shown(folder)}')}"
     return "there is no checkpoint yet: start again with the same command"
 

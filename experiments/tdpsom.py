@@ -180,16 +180,11 @@ def main(_run, _config, seed, model, training) -> dict[str, float | None]:
     assignment = model["assignment"]
     stages = phases(tdpsom, train, assignment, training)
     collapse = Collapse(tdpsom.grid, COLLAPSE_ADVICE, only_at_the_end=False)
-    of_map = learning_curve(
+    curve = learning_curve(
         parts,
         lambda part: clustering(part, latents_of(tdpsom, part, assignment), tdpsom.centroids, tdpsom.grid),
         collapse,
     )
-
-    def curve(phase: Phase, epoch: int) -> dict[str, float]:
-        """The last phase leaves the map as it is."""
-        return {} if phase.name == "prediction" else of_map(phase, epoch)
-
     with Tracker(_run) as tracker:
         progress = Trainer(tdpsom, stages, train.inputs, tracker, curve, _config, samples.checksum).run()
         seen = {}

@@ -95,9 +95,19 @@ register(
 
 
 def build(config: Mapping[str, Any], samples: Samples) -> Topography:
-    """The map of a configuration for samples of any shape."""
+    """The map of a configuration for samples of any shape.
+
+    Raises:
+        UserError: a map that MiniSom does not have, where MiniSom is to train it.
+    """
     model = config["model"]
     height, width = model["map_size"]
+    is_plain = not (model["torus"] or model["unit_norm"]) and model["grid_metric"] == "euclidean"
+    if config["training"]["minisom_steps"] and not is_plain:
+        raise UserError(
+            "training.minisom_steps trains a plain map: it needs model.torus=False, model.unit_norm=False and "
+            "model.grid_metric=euclidean"
+        )
     options = {key: model[key] for key in ("torus", "grid_metric", "unit_norm")}
     if model["encoder"] == "dense":
         return LatentTopography(samples.shape, model["latent_dim"], height, width, **options)
@@ -119,13 +129,7 @@ def phases(topography: Topography, training: dict[str, Any]) -> list[Phase]:
 
 @torch.no_grad()
 def fit_minisom(topography: Topography, inputs: Tensor, training: dict[str, Any], seed: int) -> float:
-    """Train the centroids by the package MiniSom, from the first sigma on; returns the seconds it took.
-
-    Raises:
-        UserError: a map that MiniSom, as it is used here, does not have.
-    """
-    if topography.grid.torus or topography.unit_norm:
-        raise UserError("training.minisom_steps trains a plain map: set model.torus and model.unit_norm to False")
+    """Train the centroids by the package MiniSom, from the first sigma on; returns the seconds it took."""
     features = in_chunks(topography, topography.features, inputs).cpu().numpy()
     settings = {"sigma": training["sigma"][0], "learning_rate": 0.5, "steps": training["minisom_steps"]}
     start = time.perf_counter()

@@ -102,7 +102,7 @@ class DPSOM(ProbabilisticSOM):
         return {"loss": terms["reconstruction"], **terms}
 
     def som_initialization_loss(self, inputs: Tensor, noise: Tensor | None = None) -> dict[str, Tensor]:
-        """Phase 2: centroids move towards the latents, the networks stay."""
+        """Phase 2: centroids move towards the latents, the networks' weights stay."""
         with torch.no_grad():
             latents, _ = self.encode(inputs, noise)
         return self.initialization_terms(latents)

@@ -197,7 +197,7 @@ class TDPSOM(ProbabilisticSOM):
     def som_initialization_loss(
         self, inputs: Tensor, mask: Tensor | None = None, noise: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Phase 2: centroids move towards the latents, the networks stay."""
+        """Phase 2: centroids move towards the latents, the networks' weights stay."""
         with torch.no_grad():
             _, latents, _ = self._encode_series(inputs, SeriesLayout(inputs, mask), noise)
         return self.initialization_terms(latents)
@@ -228,7 +228,7 @@ class TDPSOM(ProbabilisticSOM):
     def prediction_loss(
         self, inputs: Tensor, mask: Tensor | None = None, noise: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """The forecaster alone: after each joint step, and phase 4."""
+        """The forecaster alone, after each joint step and in phase 4: other weights stay, batch statistics go on."""
         layout = SeriesLayout(inputs, mask)
         with torch.no_grad():
             _, latents, _ = self._encode_series(inputs, layout, noise)

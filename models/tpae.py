@@ -8,7 +8,8 @@ reconstruction of block i - 1 (block 1: x itself) and that block's topo_z (block
     fusion decoder:    (x, topo_z) -> reconstruction         it sees x, so a small error proves little
     prototype decoder: topo_z -> picture                     it sees the map alone
 
-The classifier reads the last topo_z. The loss is a weighted sum over these terms, each a mean over the blocks' sum:
+The classifier reads the last topo_z. The loss is a weighted sum over these terms, each a mean over the batch, summed
+over the blocks (classification and adversarial: of the last block alone):
 
     reconstruction   MSE(reconstruction, x)
     pictures         MSE(picture, x)
@@ -77,7 +78,7 @@ class Seen(NamedTuple):
 
     latents: Tensor  # [B, D]
     assignment: Assignment
-    reconstruction: Tensor  # [B, C, H, W]
+    reconstruction: Tensor | None  # [B, C, H, W]
 
 
 class SoftSOM(nn.Module):
@@ -343,8 +344,12 @@ class TPAE(nn.Module):
             self.discriminator = nn.Sequential(features, nn.Linear(size, 1))
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, inputs: Tensor, through_maps: bool = True) -> list[Seen]:
-        """What each block makes of pictures `[B, C, H, W]`; not `through_maps`, each topo_z is the latent itself."""
+    def forward(self, inputs: Tensor, through_maps: bool = True, last_reconstruction: bool = True) -> list[Seen]:
+        """What each block makes of pictures `[B, C, H, W]`.
+
+        Not `through_maps`, each topo_z is the latent itself. The `last_reconstruction`, which no block sees, is None
+        where it is not wanted.
+        """
         seen = []
         inputs = inputs.contiguous(memory_format=torch.channels_last)
         reconstruction, blended = inputs, inputs.new_zeros(inputs.shape[0], self.classifier.in_features)
@@ -354,7 +359,8 @@ class TPAE(nn.Module):
             if not through_maps:
                 assignment = assignment._replace(blended=latents)
             blended = assignment.blended
-            reconstruction = self._computed(block.reconstruct, inputs, blended)
+            wanted = last_reconstruction or block is not self.blocks[-1]
+            reconstruction = self._computed(block.reconstruct, inputs, blended) if wanted else None
             seen.append(Seen(latents, assignment, reconstruction))
         return seen
 
@@ -364,11 +370,12 @@ class TPAE(nn.Module):
 
     def winners(self, inputs: Tensor) -> Tensor:
         """Index `[B, blocks]` of the unit nearest to each block's latent of each of the pictures `[B, C, H, W]`."""
-        return torch.stack([one.assignment.distances.argmin(dim=1) for one in self(inputs)], dim=1)
+        seen = self(inputs, last_reconstruction=False)
+        return torch.stack([one.assignment.distances.argmin(dim=1) for one in seen], dim=1)
 
     def logits(self, inputs: Tensor) -> Tensor:
         """Logits `[B, classes]` of pictures `[B, C, H, W]`."""
-        return self.classify(self(inputs))
+        return self.classify(self(inputs, last_reconstruction=False))
 
     def pictures(self, seen: list[Seen]) -> list[Tensor]:
         """What the map of each block alone knows of the pictures, `[B, C, H, W]` each."""
@@ -418,9 +425,9 @@ class TPAE(nn.Module):
         return {"loss": loss, **terms, "training_accuracy": accuracy(logits, labels)}
 
     def map_loss(self, inputs: Tensor, labels: Tensor, sigma: float | Tensor) -> dict[str, Tensor]:
-        """The neighbourhood term for the prototypes alone: maps are laid into latents `inputs` leads to, which stay."""
+        """The neighbourhood term for the prototypes alone: maps are laid into latents; the networks' weights stay."""
         with torch.no_grad():
-            latents = [one.latents for one in self(inputs, through_maps=False)]
+            latents = [one.latents for one in self(inputs, through_maps=False, last_reconstruction=False)]
         maps = zip(self.blocks, latents, strict=True)
         loss = sum(block.som.neighbourhood(squared_distances(z, block.som.prototypes), sigma) for block, z in maps)
         return {"loss": loss, "neighbourhood": loss.detach()}
@@ -428,7 +435,8 @@ class TPAE(nn.Module):
     def discriminator_loss(self, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """What the discriminator minimises, and it alone: the logistic loss of real pictures and the last block's."""
         with torch.no_grad():
-            pictures = self.blocks[-1].picture(self(inputs)[-1].assignment.blended)
+            seen = self(inputs, last_reconstruction=False)
+            pictures = self.blocks[-1].picture(seen[-1].assignment.blended)
         real, made = self.discriminator(inputs).float(), self.discriminator(pictures).float()
         loss = F.softplus(-real).mean() + F.softplus(made).mean()
         return {"loss": loss, "discriminator": loss.detach()}

@@ -14,6 +14,7 @@ import argparse
 import importlib
 import inspect
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -125,7 +126,7 @@ def trained(run: Path) -> tuple[nn.Module, dict[str, Any], Samples]:
     Raises:
         UserError: the run is not finished, or it has no trained model that fits.
     """
-    if not (run / "run.json").is_file():
+    if not os.path.isfile(run / "run.json"):
         raise UserError(f"{run} is no run folder: give one such as runs/dpsom/7")
     status = read_json(run / "run.json").get("status")
     if status != "COMPLETED":

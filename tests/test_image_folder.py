@@ -47,6 +47,11 @@ def test_train_and_test_folders(tmp_path):
     assert sorted(training.sum(dim=(1, 2, 3)).tolist()) == pytest.approx(sorted(everything.sum(dim=(1, 2, 3)).tolist()))
 
 
+def test_a_single_picture_is_no_data_set(tmp_path):
+    write(tmp_path, "cat", 1)
+    assert "holds a single picture" in user_error(load, tmp_path)
+
+
 def test_a_part_of_a_test_folder_shows_all_classes(tmp_path):
     for part in ("train", "test"):
         for name in ("cat", "dog"):

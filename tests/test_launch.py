@@ -12,8 +12,11 @@ from pathlib import Path
 
 from experiments.configuration import at_least, check_config, default_config, one_of, optional, positive, text
 from experiments.errors import UserError
-from experiments.ingredients.observers import RunFolderObserver
-from experiments.launch import launch
+from experiments.ingredients.data import read_image_folder
+from experiments.ingredients.observers import RunFolderObserver, check_writable
+from experiments.ingredients.physionet2012 import load_physionet2012
+from experiments.ingredients.torchvision_datasets import import_torchvision_datasets
+from experiments.launch import launch, resumed_config
 
 import pytest
 from sacred import SETTINGS, Experiment, Ingredient
@@ -459,3 +462,27 @@ def test_process_is_interrupted_saves_and_resumes(number, exit_status, start):
     assert saved("runs/dummy/2")["status"] == "COMPLETED"
     assert saved("runs/dummy/2")["result"] == "whole"
     assert saved("runs/dummy/2", "info.json") == {"resumed_from": "runs/dummy/1"}
+
+
+@pytest.mark.parametrize(
+    "use", [check_writable, load_physionet2012, read_image_folder, lambda folder: resumed_config("dummy", folder, {})]
+)
+def test_a_folder_that_may_not_be_entered_is_one_line(tmp_path, use):
+    """In a process of its own, which gives up the rights of root where it has them."""
+    closed = tmp_path / "closed"
+    (closed / "folder").mkdir(parents=True)
+    import_torchvision_datasets()  # which the child may not be allowed to read
+    child = os.fork()
+    if child == 0:
+        try:
+            if os.getuid() == 0:
+                os.setuid(65534)
+            else:
+                closed.chmod(0)
+            use(closed / "folder")
+        except UserError:
+            os._exit(0)
+        finally:
+            os._exit(1)
+    closed.chmod(0o700)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -112,7 +112,7 @@ def test_a_run_leaves_its_record_and_its_pictures(fast):
 
 def test_the_map_is_evaluated_while_it_changes(fast):
     phases = [row["phase"] for row in fast.record["curve"]]
-    assert phases == ["pretrain"] * 2 + ["som"] * 3 + ["joint"] * 2
+    assert phases == ["pretrain"] * 2 + ["som"] * 3 + ["joint"] * 2 + ["prediction"] * 2
     assert all("validation/nmi_geometric_wing" in row for row in fast.record["curve"])
 
 

@@ -90,8 +90,9 @@ def test_interrupted_and_resumed_it_ends_with_the_same_numbers(tmp_path, monkeyp
         ("model.map_size='[10, 21]'", "model.map_size=[10, 21] has more units than the 200 samples: lower"),
         (
             "training.minisom_steps=20 model.torus=True",
-            "trains a plain map: set model.torus and model.unit_norm to False",
+            "trains a plain map: it needs model.torus=False",
         ),
+        ("training.minisom_steps=20 model.grid_metric=manhattan", "and model.grid_metric=euclidean"),
         ("training.learning_rate=1e30", "is not finite in map epoch 1: lower training.learning_rate"),
     ],
 )

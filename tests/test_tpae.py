@@ -52,6 +52,23 @@ def gradients(net, loss):
 # Shapes
 
 
+@pytest.mark.parametrize("through_maps", [True, False])
+def test_the_last_reconstruction_is_left_out_where_nobody_looks_at_it(batch, through_maps):
+    net = model(blocks=3)
+    drawn = []
+    for number, block in enumerate(net.blocks):
+        block.fusion.register_forward_hook(lambda *_, number=number: drawn.append(number))
+    whole, short = net(batch[0], through_maps), net(batch[0], through_maps, last_reconstruction=False)
+    assert drawn == [0, 1, 2, 0, 1]
+    assert short[-1].reconstruction is None
+    for one, other in zip(whole, short, strict=True):
+        assert torch.equal(one.latents, other.latents)
+        assert torch.equal(one.assignment.weights, other.assignment.weights)
+    drawn.clear()
+    net.winners(batch[0]), net.logits(batch[0]), net.map_loss(*batch, 1.0), net.discriminator_loss(*batch)
+    assert drawn == [0, 1] * 4
+
+
 @pytest.mark.parametrize("sampling", ["native", "downsampled"])
 @pytest.mark.parametrize("encoder", ["published", "residual"])
 def test_shapes(batch, sampling, encoder):

@@ -3,6 +3,7 @@
 A new source is one function `load_<name>(root) -> Stays` and one line in `COHORTS`.
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -73,7 +74,7 @@ def load_parts(name: str, root: str, limit: int | None) -> dict[str, Stays]:
     Raises:
         UserError: they are missing, damaged or not as published.
     """
-    stays = COHORTS[name](PROJECT / Path(root).expanduser())
+    stays = COHORTS[name](PROJECT / os.path.expanduser(root))
     return {part: stays.part(part).first(limit) for part in SPLITS}
 
 

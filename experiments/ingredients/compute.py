@@ -70,11 +70,12 @@ def keep_freed_memory() -> None:
     By default it returns large ones to the system, and every step then pays for fresh pages: of the 41 MB gradient of
     DPSOM's full-covariance head alone, ten thousand page faults. Where the C library has no `mallopt`, nothing happens.
     """
-    trim_threshold, mmap_threshold, most = -1, -3, 2**31 - 1  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, INT_MAX
+    trim_threshold, mmap_threshold, mmap_max, most = -1, -3, -4, 2**31 - 1  # M_TRIM_THRESHOLD, ..., INT_MAX
     library = ctypes.CDLL(None) if sys.platform == "linux" else None
     if hasattr(library, "mallopt"):
         library.mallopt(trim_threshold, most)
-        library.mallopt(mmap_threshold, 2**30)
+        if not library.mallopt(mmap_threshold, 2**30):  # older versions take 32 MiB at most
+            library.mallopt(mmap_max, 0)
 
 
 @compute.capture

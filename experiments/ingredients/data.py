@@ -146,7 +146,7 @@ def load_dataset(
         UserError: a split that is too small, or would lack classes; files that cannot be read or downloaded, or are not
             the original ones.
     """
-    raw = READERS[name](PROJECT / Path(root).expanduser())
+    raw = READERS[name](PROJECT / os.path.expanduser(root))
     if raw.by_class and validation_fraction is None:
         raise UserError(
             f"data.validation_fraction=None splits in the order of the files, and {name} is ordered by class: "
@@ -301,11 +301,13 @@ def read_image_folder(root: Path) -> RawDataset:
     Raises:
         UserError: see `read_pictures`; training and test set have different classes or kinds of pictures.
     """
-    whole = root if not (root / "train").is_dir() else root / "train"
+    whole = root / "train" if os.path.isdir(root / "train") else root
     pictures = read_pictures(whole)
     inputs, labels = torch.from_numpy(pictures.inputs), torch.from_numpy(pictures.labels)
-    has_test_set = whole != root and (root / "test").is_dir()
+    has_test_set = whole != root and os.path.isdir(root / "test")
     if not has_test_set:
+        if len(labels) == 1:
+            raise UserError(f"{whole} holds a single picture: it takes some for training and some for testing")
         train, test = split_indices(len(labels), TEST_FRACTION)
         parts = inputs[train], labels[train], inputs[test], labels[test]
     else:

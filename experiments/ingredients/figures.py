@@ -239,7 +239,7 @@ def activation_maps(inputs: np.ndarray, weights: np.ndarray, grid: Grid) -> Figu
     figure, top = headed_figure(left + number * (cell + gap) + RIGHT, height - 0.3, "Activation maps", note)
     for column in range(number):
         x = left + column * (cell + gap)
-        axes = axes_at(figure, x, top, min(across, cell), cell)
+        axes = axes_at(figure, x, top, min(across, cell), min(cell, cell * cell / across))
         draw_pictures(axes, inputs[None, column : column + 1])
         axes.set(xticks=[], yticks=[])
         for row in range(maps):

@@ -62,7 +62,7 @@ def _listed(folder: Path) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
     try:
         found = datasets.ImageFolder(str(folder))
     except (OSError, RuntimeError) as error:
-        reason = "it does not exist" if not folder.is_dir() else " ".join(str(error).split())
+        reason = "it does not exist" if not os.path.isdir(folder) else " ".join(str(error).split())
         raise UserError(
             f"{folder} is no image folder ({reason}): it needs one folder of pictures for each class"
         ) from error

@@ -272,7 +272,7 @@ def main() -> None:
     if not url or len(sys.argv) < 2:
         sys.exit(f"usage: SACRED_MONGO_URL=mongodb://user:password@host/database python -m {MODULE} RUN_FOLDER...")
     for folder in map(Path, sys.argv[1:]):
-        if not (folder / "run.json").is_file():
+        if not os.path.isfile(folder / "run.json"):
             sys.exit(f"error: {folder} is no run folder: it holds no run.json")
         try:
             copy = MongoCopy(url, folder.resolve())

@@ -226,8 +226,9 @@ def _unwritable(folder: str | Path, error: OSError) -> UserError:
 
 def check_writable(folder: Path) -> None:
     """Raise UserError if run folders cannot be made below `folder`; creates nothing."""
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    if not existing.is_dir():
+    # os.path, because Path.exists and .is_dir raise where a folder may not be entered
+    existing = next(parent for parent in (folder, *folder.parents) if os.path.exists(parent))
+    if not os.path.isdir(existing):
         raise _unwritable(folder, NotADirectoryError(0, f"{existing.name} is a file"))
     if not os.access(existing, os.W_OK | os.X_OK):
         raise _unwritable(folder, PermissionError(0, "no permission to write there"))

@@ -112,8 +112,8 @@ def load_physionet2012(root: Path) -> Stays:
         UserError: there are none, or they are not as the challenge published them.
     """
     folder = root / FOLDER
-    paths = source_paths(folder)
     try:
+        paths = source_paths(folder)
         checksum = source_checksum(paths) if paths else None
         return cached_stays(folder, checksum, lambda: prepare(read_sources(paths), checksum, folder))
     except (OSError, EOFError, tarfile.TarError, lzma.LZMAError, zlib.error) as error:
@@ -245,9 +245,9 @@ def measurements(records: dict[str, bytes], counts: dict[str, int | float]) -> p
     Lines without a parameter's name and values of -1 are left out and counted.
     """
     for name, content in records.items():
-        if not content.startswith(HEADER):
+        if not content.startswith(HEADER) or b"\n" + HEADER in content:
             raise UserError(
-                f"{name} does not start with {HEADER.decode()}: a column is missing; restore the original file"
+                f"{name} does not start with {HEADER.decode()}, or has it twice: restore the original file from {URL}"
             )
     text = b"".join(content if content.endswith(b"\n") else content + b"\n" for content in records.values())
     try:

@@ -27,7 +27,7 @@ from sacred import SETTINGS, Experiment, Ingredient
 tracking = Ingredient("tracking", save_git_info=False)
 tracking.add_config(
     {
-        "runs_dir": "runs",  # folder of all run folders
+        "runs_dir": "runs",  # folder of all run folders; a relative path starts at the working directory
         "mongo_url": None,  # MongoDB URL, database in its path ("sacred" if none); null: SACRED_MONGO_URL, if set
         "tensorboard": True,  # write <run folder>/tensorboard
         "figures": True,  # draw pictures, as PNG and for TensorBoard
@@ -54,7 +54,7 @@ def attach_observers(experiment: Experiment, config: dict) -> None:
     Raises:
         UserError: the folder for runs cannot be written, or the URL is no MongoDB URL.
     """
-    folder = Path(config["tracking"]["runs_dir"]).expanduser().absolute() / experiment.path
+    folder = Path(os.path.expanduser(config["tracking"]["runs_dir"])).absolute() / experiment.path
     check_writable(folder)
     run_folder = RunFolderObserver(folder)
     observers = [run_folder]
