@@ -51,6 +51,7 @@ training = training_ingredient(
     som_epochs=20,  # of the centroids alone, an equal share at each rate
     som_learning_rates=[0.9, 0.3, 0.1, 0.01],
     joint_epochs=300,  # of everything together
+    target="mean",  # latents that the target distribution is made of: mean or sample
 )
 ex = Experiment("dpsom", ingredients=[data, compute, training, evaluation, tracking], save_git_info=False)
 ex.add_config(
@@ -67,7 +68,7 @@ ex.add_config(
         normalize_before=False,  # ... before the activation instead of behind it
         dropout=0.0,  # rate in the encoder
         leaky_logits=True,  # the original's leaky ReLU on the dense decoder's logits
-        assignment="mean",  # latents that are assigned to units, for the target and for evaluation: mean or sample
+        assignment="mean",  # latents that are assigned to units when the map is evaluated: mean or sample
     ),
     loss=dict(
         theta=1.0,  # weighs the reconstruction (the ELBO)
@@ -90,6 +91,7 @@ register(
         "model.normalization": one_of("affine", "batch", "none"),
         "model.dropout": between(0.0, 0.95),
         "model.assignment": one_of("mean", "sample"),
+        "training.target": one_of("mean", "sample"),
         "loss.theta": weight,
         "loss.gamma": weight,
         "loss.beta": weight,
@@ -122,18 +124,18 @@ def build(config: Mapping[str, Any], samples: Samples) -> DPSOM:
         raise UserError(f"{error}: change data.image_size or use model.network=dense") from error
 
 
-def latents_of(dpsom: DPSOM, inputs: Tensor, assignment: str) -> Tensor:
-    """The latents `[N, D]` that assign images to units: posterior means, or one sample each."""
-    return in_chunks(dpsom, dpsom.mean if assignment == "mean" else lambda chunk: dpsom.encode(chunk)[0], inputs)
+def latents_of(dpsom: DPSOM, inputs: Tensor, kind: str) -> Tensor:
+    """The latents `[N, D]` of images: posterior means, or one sample each."""
+    return in_chunks(dpsom, dpsom.mean if kind == "mean" else lambda chunk: dpsom.encode(chunk)[0], inputs)
 
 
-def phases(dpsom: DPSOM, inputs: Tensor, assignment: str, training: dict[str, Any]) -> list[Phase]:
+def phases(dpsom: DPSOM, inputs: Tensor, training: dict[str, Any]) -> list[Phase]:
     """The three phases of the paper."""
     rate = (training["learning_rate"],)
 
     @torch.no_grad()
     def target() -> dict[str, Tensor]:
-        return {"target": target_distribution(dpsom.assign(latents_of(dpsom, inputs, assignment)))}
+        return {"target": target_distribution(dpsom.assign(latents_of(dpsom, inputs, training["target"])))}
 
     return [
         Phase("pretrain", training["pretrain_epochs"], (Update(dpsom.pretraining_loss, rate),)),
@@ -187,7 +189,7 @@ def main(_run, _config, seed, model, training) -> dict[str, float | None]:
     dpsom = build(_config, dataset.samples).to(device)
     parts = evaluated_parts(dataset.held_out, training["batch_size"])
     assignment = model["assignment"]
-    stages = phases(dpsom, dataset.train.inputs, assignment, training)
+    stages = phases(dpsom, dataset.train.inputs, training)
     collapse = Collapse(dpsom.grid, COLLAPSE_ADVICE, only_at_the_end=False)
     curve = learning_curve(parts, lambda part: clustering(dpsom, part, assignment), collapse)
     with Tracker(_run) as tracker:

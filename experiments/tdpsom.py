@@ -56,6 +56,7 @@ training = training_ingredient(
     som_learning_rates=[0.1, 0.01, 0.01],
     joint_epochs=100,  # of everything together, each batch with a second step of the forecaster alone
     prediction_epochs=50,  # of the forecaster alone
+    target="mean",  # latents that the target distribution is made of: mean or sample
 )
 ex = Experiment("tdpsom", ingredients=[data, lorenz, compute, training, evaluation, tracking], save_git_info=False)
 ex.add_config(
@@ -72,7 +73,7 @@ ex.add_config(
         normalize_before=True,  # ... before the activation instead of behind it
         dropout=0.0,  # rate in the encoder
         scale_minimum=0.1,  # smallest standard deviation of encoder, decoder and forecaster; the original has none
-        assignment="mean",  # latents that are assigned to units, for the target and for evaluation: mean or sample
+        assignment="mean",  # latents that are assigned to units when the map is evaluated: mean or sample
     ),
     loss=dict(
         theta=1.0,  # weighs the reconstruction (the ELBO)
@@ -98,6 +99,7 @@ register(
         "model.dropout": between(0.0, 0.95),
         "model.scale_minimum": at_least(0.0),
         "model.assignment": one_of("mean", "sample"),
+        "training.target": one_of("mean", "sample"),
         "loss.theta": weight,
         "loss.gamma": weight,
         "loss.beta": weight,
@@ -126,13 +128,13 @@ def build(config: Mapping[str, Any], samples: Samples) -> TDPSOM:
     return TDPSOM(samples.shape[-1], grid, weights=LossWeights(**config["loss"]), **options)
 
 
-def latents_of(tdpsom: TDPSOM, stays: Stays, assignment: str) -> Tensor:
-    """The latents `[N, L]` that assign hours, as rows, to units: posterior means, or one sample each."""
-    encode = tdpsom.mean if assignment == "mean" else lambda chunk: tdpsom.encode(chunk)[0]
+def latents_of(tdpsom: TDPSOM, stays: Stays, kind: str) -> Tensor:
+    """The latents `[N, L]` of hours, as rows: posterior means, or one sample each."""
+    encode = tdpsom.mean if kind == "mean" else lambda chunk: tdpsom.encode(chunk)[0]
     return in_chunks(tdpsom, encode, stays.inputs[stays.mask])
 
 
-def phases(tdpsom: TDPSOM, train: Stays, assignment: str, training: dict[str, Any]) -> list[Phase]:
+def phases(tdpsom: TDPSOM, train: Stays, training: dict[str, Any]) -> list[Phase]:
     """The four phases of the paper; without a weight of the forecast, three."""
     rate, predicts = (training["learning_rate"],), tdpsom.weights.eta > 0
     mask = None if train.mask.all() else train.mask
@@ -140,7 +142,7 @@ def phases(tdpsom: TDPSOM, train: Stays, assignment: str, training: dict[str, An
 
     @torch.no_grad()
     def target() -> dict[str, Tensor]:
-        rows = target_distribution(tdpsom.assign(latents_of(tdpsom, train, assignment)))
+        rows = target_distribution(tdpsom.assign(latents_of(tdpsom, train, training["target"])))
         return {"target": SeriesLayout(train.inputs, mask).series(rows), **padding}
 
     def forecaster_alone(target: Tensor, **batch: Tensor) -> dict[str, Tensor]:
@@ -178,7 +180,7 @@ def main(_run, _config, seed, model, training) -> dict[str, float | None]:
     samples = samples_of(splits)
     tdpsom = build(_config, samples).to(device)
     assignment = model["assignment"]
-    stages = phases(tdpsom, train, assignment, training)
+    stages = phases(tdpsom, train, training)
     collapse = Collapse(tdpsom.grid, COLLAPSE_ADVICE, only_at_the_end=False)
     curve = learning_curve(
         parts,

@@ -98,7 +98,7 @@ def dpsom_workload(config: dict[str, Any], samples: int, device: torch.device) -
     inputs = torch.rand(samples, 1, 28, 28, device=device)
     net = dpsom.build(config, Samples((1, 28, 28))).to(device)
     training = {**config["training"], "pretrain_epochs": EPOCHS, "som_epochs": EPOCHS, "joint_epochs": 2 * EPOCHS}
-    return net, inputs, dpsom.phases(net, inputs, config["model"]["assignment"], training)
+    return net, inputs, dpsom.phases(net, inputs, training)
 
 
 def somvae_workload(config: dict[str, Any], samples: int, device: torch.device) -> Workload:
@@ -122,7 +122,7 @@ def tdpsom_workload(config: dict[str, Any], samples: int, device: torch.device) 
     ).to(device)
     net = tdpsom.build(config, Samples((hours, channels))).to(device)
     lengths = {f"{name}_epochs": EPOCHS for name in ("pretrain", "som", "prediction")} | {"joint_epochs": 2 * EPOCHS}
-    stages = tdpsom.phases(net, stays, config["model"]["assignment"], {**config["training"], **lengths})
+    stages = tdpsom.phases(net, stays, {**config["training"], **lengths})
     return net, stays.inputs, stages
 
 

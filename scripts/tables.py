@@ -50,8 +50,8 @@ DPSOM = {
 }
 SHORT = dpsom("short", ((3, 6),), 9)
 ABLATIONS = (
-    "prior", "posterior", "normalization", "dropout", "logits", "assignment", "order", "scaling", "shared_adam",
-    "decay", "precision",
+    "prior", "posterior", "normalization", "dropout", "logits", "assignment", "target", "order", "scaling",
+    "shared_adam", "decay", "precision",
 )  # fmt: skip
 VALIDATION = {"validation/nmi_geometric": "NMI (geometric), validation", "validation/purity": "purity, validation"}
 DIFFERENCES = (

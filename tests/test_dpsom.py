@@ -232,8 +232,9 @@ def test_the_phases_of_the_paper(model):
     training = {
         **dict(pretrain_epochs=15, som_epochs=20, joint_epochs=300, learning_rate=0.001),
         "som_learning_rates": [0.9, 0.3, 0.1, 0.01],
+        "target": "mean",
     }
-    pretrain, som, joint = dpsom.phases(model, torch.rand(5, 1, 6, 6), "mean", training)
+    pretrain, som, joint = dpsom.phases(model, torch.rand(5, 1, 6, 6), training)
     assert [(phase.name, phase.epochs) for phase in (pretrain, som, joint)] == [
         ("pretrain", 15),
         ("som", 20),
@@ -249,24 +250,28 @@ def test_the_phases_of_the_paper(model):
     ]
 
 
-def test_the_target_distribution_is_that_of_the_whole_set_without_dropout(model, monkeypatch):
-    monkeypatch.setattr(evaluation, "CHUNK", 7)
+@pytest.mark.parametrize("kind", ["mean", "sample"])
+def test_the_target_distribution_is_that_of_the_whole_set_without_dropout(model, monkeypatch, kind):
     inputs = torch.rand(30, 1, 6, 6)
-    training = dict.fromkeys(("pretrain_epochs", "som_epochs", "joint_epochs", "learning_rate"), 1) | {
-        "som_learning_rates": [1]
-    }
-    columns = dpsom.phases(model, inputs, "mean", training)[2].columns
+    training = dict.fromkeys(("pretrain_epochs", "som_epochs", "joint_epochs", "learning_rate"), 1)
+    columns = dpsom.phases(model, inputs, training | {"som_learning_rates": [1], "target": kind})[2].columns
     model.train()
+    torch.manual_seed(1)
     target = columns()["target"]
     assert not target.requires_grad
+    torch.manual_seed(1)
     with torch.no_grad():
-        expected = target_distribution(model.eval().assign(model.mean(inputs)))
+        latents = model.eval().mean(inputs) if kind == "mean" else model.eval().encode(inputs)[0]
+        expected = target_distribution(model.assign(latents))
     torch.testing.assert_close(target, expected)
+    if kind == "mean":
+        monkeypatch.setattr(evaluation, "CHUNK", 7)
+        torch.testing.assert_close(columns()["target"], expected)
 
 
 def test_sampled_latents_scatter_around_the_mean(model):
     inputs = torch.rand(1, 1, 6, 6).expand(4000, -1, -1, -1)
-    means, samples = (dpsom.latents_of(model, inputs, assignment) for assignment in ("mean", "sample"))
+    means, samples = (dpsom.latents_of(model, inputs, kind) for kind in ("mean", "sample"))
     assert torch.equal(means[0].expand_as(means), means)
     torch.testing.assert_close(samples.mean(dim=0), means[0], atol=0.1, rtol=0)
     assert (samples.std(dim=0) > 0.1).all()

@@ -72,6 +72,7 @@ FAST = [
     "fast",
     "training.som_epochs=2",
     "model.assignment=sample",
+    "training.target=sample",
     "model.dropout=0.2",
     "compute.threads=1",
     "compute.device=cpu",

@@ -169,9 +169,8 @@ def test_the_faithful_configuration_runs(in_process, tmp_path):
     faithful = resolve_config(tdpsom.ex, "physionet2012_faithful")
     switches = ("recurrent_activation", "normalization", "normalize_before", "scale_minimum", "assignment")
     model = " ".join(f"model.{name}={faithful['model'][name]}" for name in switches)
-    finished = run(
-        tmp_path, f"fast {model} training.shuffle=False evaluation.whole_batches=True tracking.figures=False"
-    )
+    rest = "training.target=sample training.shuffle=False evaluation.whole_batches=True tracking.figures=False"
+    finished = run(tmp_path, f"fast {model} {rest}")
     assert finished.status == 0, finished.errors
     assert all(math.isfinite(value) for name, value in finished.metrics.items() if "nmi" in name)
 

@@ -15,13 +15,18 @@ from scripts.rendering.results import Rendered, Results, Runs, Table
 
 
 def switched(row: Runs, base: Runs, results: Results) -> str:
-    """What the row's config changes, read from the recorded configs themselves; empty until both have a run."""
+    """What the row's config changes, read from the recorded configs themselves; empty until both have a run.
+
+    A key that only one of them has stems from another version of the code.
+    """
     if not results.of(row) or not results.of(base):
         return ""
     mine, theirs = (results.of(runs)[0].config for runs in (row, base))
     new, old = flatten(mine), flatten(theirs)
     return "<br>".join(
-        f"`{key}`: {plain(old.get(key))} → **{plain(new.get(key))}**" for key in differing_keys(mine, theirs)
+        f"`{key}`: {plain(old[key])} → **{plain(new[key])}**"
+        for key in differing_keys(mine, theirs)
+        if key in new and key in old
     )
 
 
