@@ -13,6 +13,7 @@ from pathlib import Path
 from experiments.errors import UserError
 from experiments.ingredients.figures import curve_comparison
 from scripts.records import Record, load_records
+from scripts.rendering.metrics import heading
 
 from matplotlib.figure import Figure
 
@@ -20,7 +21,6 @@ ORIGINAL = Path("curves") / "tensorflow_dense_mnist_seed2020.csv"
 PHASES = {"ae": "pretrain", "som": "som", "joint": "joint"}
 FAITHFUL = ("dpsom/mnist_faithful", "dpsom/mnist_faithful_104")
 METRICS = {"nmi": "test/nmi_geometric", "purity": "test/purity"}
-TITLES = {"test/nmi_geometric": "NMI (geometric), test", "test/purity": "purity, test"}
 
 
 def original_curve(path: Path) -> list[dict]:
@@ -51,4 +51,5 @@ def learning_curve(results: Path) -> Figure | None:
     curves = faithful_curves(load_records(results / "runs"))
     if not curves:
         return None
-    return curve_comparison(curves, reference, ("faithful", "TensorFlow"), TITLES)
+    titles = {metric: heading(metric) for metric in METRICS.values()}
+    return curve_comparison(curves, reference, ("faithful", "TensorFlow"), titles)

@@ -27,7 +27,7 @@ from scripts.curves import METRICS, ORIGINAL, faithful_curves, original_curve
 from scripts.records import Record, flatten, read_json, write_result
 from scripts.rendering.cells import Entry, MarkdownTable, in_words
 from scripts.rendering.measurements import speed_table
-from scripts.rendering.metrics import CLUSTERING, TOPOLOGY
+from scripts.rendering.metrics import CLUSTERING, TOPOLOGY, heading
 from scripts.rendering.results import Results
 from scripts.tables import TABLES
 
@@ -96,10 +96,10 @@ def block(content: str) -> dict:
         return {"text": Markup(markdown(content))}
     rows = [[cell(text) for text in row] for row in content.rows]
     columns = []
-    for index, heading in enumerate(content.head):
+    for index, title in enumerate(content.head):
         cells = [row[index] for row in rows if row[index].text]
         numeric = bool(cells) and all(one.number is not None for one in cells)
-        columns.append(Column(inline(heading), numeric, max((len(one.rest.striptags()) for one in cells), default=0)))
+        columns.append(Column(inline(title), numeric, max((len(one.rest.striptags()) for one in cells), default=0)))
     return {"columns": columns, "rows": rows}
 
 
@@ -174,12 +174,6 @@ def beside_the_original(folder: Path, records: dict[str, list[Record]]) -> dict 
             chart = charts.draw({"difference": difference}, starts)
             panels.append({"title": f"{heading(metric)}: faithful − TensorFlow", "chart": chart})
     return {"seeds": len(curves), "note": note, "panels": panels}
-
-
-def heading(metric: str) -> str:
-    """`test/purity` → `purity, test`."""
-    split, _, name = metric.partition("/")
-    return f"{(CLUSTERING | TOPOLOGY)[name]}, {split}"
 
 
 # ----------------------------------------------------------------------------------------------------- maps, provenance

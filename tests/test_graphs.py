@@ -16,7 +16,8 @@ CASES = {
     "DPSOM": (dpsom.ex, "fast"),
     "DPSOM, dropout, batch normalisation, full covariance": (
         dpsom.ex,
-        "fast model.dropout=0.3 model.normalization=batch model.posterior=full training.target=sample",
+        "fast model.dropout=0.3 model.normalization=batch model.posterior=full model.assignment=sample "
+        "training.target=sample",
     ),
     "DPSOM, convolutions in bfloat16": (
         dpsom.ex,

@@ -170,7 +170,7 @@ def test_missing_files_are_named_with_their_place(tmp_path):
     (tmp_path / FOLDER / "set-b").mkdir()
     for content in ("Time,Value\n00:00,3\n", "Time,Parameter,Value\n00:00,Age,54\nTime,Parameter,Value\n00:00,HR,80\n"):
         (tmp_path / FOLDER / "set-b" / "201.txt").write_text(content)
-        with pytest.raises(UserError, match=r"201\.txt does not start with Time,Parameter,Value, or has it twice"):
+        with pytest.raises(UserError, match=r"set-b/201\.txt does not start with Time,Parameter,Value, or has it tw"):
             load_physionet2012(tmp_path)
 
 

@@ -24,6 +24,12 @@ SECONDS = {"seconds": "seconds of training"}
 DECIMALS = {"used_units": 1, "seconds": 1}
 
 
+def heading(metric: str) -> str:
+    """`test/purity` → `purity, test`."""
+    split, _, name = metric.partition("/")
+    return f"{(CLUSTERING | TOPOLOGY)[name]}, {split}"
+
+
 def metric_cells(row: Row, metrics: dict[str, str], results: Results) -> list[str]:
     """The row's labels, its number of seeds and its mean of each metric on the test split."""
     means = []
