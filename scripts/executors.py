@@ -2,9 +2,9 @@
 
 An executor has `slots` (runs at a time) and `running` (runs that it has started and not yet given back). `adopt` takes
 over what a former reproduce.py has left running, `start` begins runs and returns those that another command is
-training, `ended` gives back those that have ended,
-`status` says in a few words what it is doing, and `stop` is called on Ctrl-C and returns what became of the runs.
-`scripts/slurm.py` is the other one.
+training, `ended` gives back those that have ended, `seconds_left` and `status` say how long it still takes and, in a
+few words, what it is doing, and `stop` is called on Ctrl-C and returns what became of the runs. `scripts/slurm.py` is
+the other one.
 """
 
 import signal
@@ -12,7 +12,7 @@ import subprocess
 import time
 from dataclasses import dataclass
 
-from scripts.jobs import Job, Setting, Taken, died, train
+from scripts.jobs import Job, Setting, Taken, bar_seconds_left, died, log_of, train
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,12 @@ class Local:
         return over
 
     def seconds_left(self, pending: list[Job]) -> float:
+        """By the estimates, but of a running one at least what its own progress bar says."""
         now = time.time()
         left = sum(job.estimate for job in pending)
-        left += sum(max(0.0, job.estimate - (now - self.processes[job.key][2])) for job in self.running)
+        for job in self.running:
+            by_estimate = job.estimate - (now - self.processes[job.key][2])
+            left += max(by_estimate, bar_seconds_left(log_of(job, self.setting)))
         return left / self.slots
 
     def status(self) -> str:

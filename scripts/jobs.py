@@ -185,3 +185,10 @@ def last_line(log: Path) -> str:
         return "it left no log"
     lines = [line.strip() for line in re.split(r"[\r\n]+", text)]
     return next((line for line in reversed(lines) if line), "it said nothing")
+
+
+def bar_seconds_left(log: Path) -> float:
+    """What the progress bar at the end of a log says is left; 0 where it has none or does not know."""
+    left = re.search(r"<(?:(\d+):)?(\d+):(\d+)", last_line(log))
+    hours, minutes, seconds = (int(part or 0) for part in left.groups()) if left else (0, 0, 0)
+    return 3600 * hours + 60 * minutes + seconds

@@ -25,6 +25,7 @@ from scripts.reproduce import collect, config_name_of
 from scripts.tables import TABLES
 
 import pytest
+from tqdm import tqdm
 
 COMMIT = "0123456789abcdef"
 
@@ -425,6 +426,24 @@ def test_a_run_that_was_stopped_from_outside_has_died(status, ended):
     executor.processes[job.key] = (SimpleNamespace(poll=lambda: status), 0, 0.0)
     (found,) = executor.ended()
     assert (found.exit_status, found.reason) == ended
+
+
+@pytest.mark.parametrize(
+    ("estimate", "elapsed", "done", "left"),
+    [(10_000, 10, 100, 9_990), (5, 3_600, 100, 39 * 3_600), (5, 60, 1_000, 180), (5, 60, 0, 0)],
+    ids=["by its estimate", "by its bar in hours", "by its bar", "by a bar that does not know"],
+)
+def test_a_run_takes_at_least_as_long_as_its_own_bar_says(tmp_path, estimate, elapsed, done, left):
+    executor = Local(Setting(tmp_path, 1, COMMIT), 2, [])
+    job = Job(Runs("dummy", "quick", ((1, 1),), 1), 0, estimate=estimate)
+    executor.running.append(job)
+    executor.processes[job.key] = (SimpleNamespace(), 0, time.time() - elapsed)
+    log = jobs.log_of(job, executor.setting)
+    log.parent.mkdir()
+    bars = [tqdm.format_meter(n, 4_000, elapsed, unit="step", prefix="joint 3/9") for n in (done // 2, done)]
+    log.write_text("note: a line before\n" + "\r".join(bars))
+    waiting = Job(job.runs, 1, estimate=100.0)
+    assert executor.seconds_left([waiting]) == pytest.approx((left + 100) / 2, abs=1)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
