@@ -27,11 +27,16 @@ def clone(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("changed", "dirty"),
-    [("models/som.py", True), ("models/new.py", True), ("results/runs/1.json", False), ("README.md", False)],
+    [
+        *((name, True) for name in ("models/som.py", "models/new.py", "configs/dpsom/new.yaml", "requirements.txt")),
+        ("numpy.py", True),
+        *((name, False) for name in ("results/runs/1.json", "README.md", "tests/test_som.py", "package.whl")),
+    ],
 )
-def test_what_is_rendered_is_no_change_of_the_code(clone, changed, dirty):
+def test_only_what_training_executes_is_code(clone, changed, dirty):
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=clone, check=True, capture_output=True, text=True)
     assert Provenance.now() == Provenance(commit.stdout.strip(), False)
+    (clone / changed).parent.mkdir(parents=True, exist_ok=True)
     (clone / changed).write_text("changed")
     assert Provenance.now().git_dirty is dirty
     for command in (["add", "."], ["commit", "--quiet", "--message=changed"]):

@@ -20,7 +20,7 @@ from sacred.run import Run
 
 FILE_NAME = "record.json"
 FORMAT = 1
-CODE = (".", ":!results", ":!README.md")  # as git pathspecs
+CODE = ("configs", "experiments", "models", "requirements.txt", ":(glob)*.py")  # all that training executes, for git
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class Provenance:
     def now(cls) -> "Provenance":
         """The commit that last changed the code, and whether the code has changed since; None and True outside a clone.
 
-        What lies in `results/` and the README is no code: records and tables are committed while runs are missing.
+        Results, scripts and tests are none of it: they are committed while runs are missing. A Python file at the top
+        is, as it would be imported in place of a package of its name.
         """
         commit = _git("log", "-1", "--format=%H", "--", *CODE) or None
         changes = _git("status", "--porcelain", "--", *CODE)
