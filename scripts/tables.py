@@ -162,7 +162,8 @@ TABLES: dict[str, Table] = {
         reading=(
             "MNIST, dense, a shorter schedule (`configs/dpsom/short.yaml`); each row switches one thing of the base. "
             f"Choices are made on the validation split, which is what this table shows. {DIFFERENCES} What is switched "
-            "is read from the recorded configs. An empty cell has not been run."
+            "is read from the recorded configs, an old value only where the base's code had the key. An empty cell has "
+            "not been run."
         ),
         render=render_ablation,
         metrics=VALIDATION,

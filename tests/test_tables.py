@@ -425,6 +425,16 @@ def test_the_ablation_names_what_the_recorded_configs_switch(results):
     assert line[5].endswith("**worse**")
 
 
+def test_the_ablation_names_a_switch_that_the_bases_older_code_had_not(results):
+    base = TABLES["dpsom_ablation"].base
+    write(results, make_record(base.config_name))
+    switched = make_record("ablation_target")
+    switched["config"]["training"] = {"target": "sample", "of_no_concern": 1}
+    write(results, switched)
+    line = cells(markdown(results, "dpsom_ablation"), "`ablation_target`")
+    assert line[1] == "`training.target`: **sample**"
+
+
 def test_all_metrics_of_all_configs(results):
     write(results, make_record(seed=0), make_record(seed=1))
     text = markdown(results, "dpsom_metrics")

@@ -1,5 +1,6 @@
 """The renderer of ablations: configs that switch one thing, beside their base."""
 
+from experiments import PROJECT
 from scripts.records import compare_ours, differing_keys, flatten
 from scripts.rendering.cells import (
     MarkdownTable,
@@ -13,20 +14,25 @@ from scripts.rendering.cells import (
 )
 from scripts.rendering.results import Rendered, Results, Runs, Table
 
+import yaml
+
 
 def switched(row: Runs, base: Runs, results: Results) -> str:
     """What the row's config changes, read from the recorded configs themselves; empty until both have a run.
 
-    A key that only one of them has stems from another version of the code.
+    A key that only one of them has stems from another version of the code. Where the base has none of a key that the
+    row's YAML file sets, its old value is unknown.
     """
     if not results.of(row) or not results.of(base):
         return ""
     mine, theirs = (results.of(runs)[0].config for runs in (row, base))
     new, old = flatten(mine), flatten(theirs)
+    path = PROJECT / "configs" / row.experiment / f"{row.config_name}.yaml"
+    named = flatten(yaml.safe_load(path.read_text(encoding="utf-8")))
     return "<br>".join(
-        f"`{key}`: {plain(old[key])} → **{plain(new[key])}**"
+        f"`{key}`: {plain(old[key]) + ' → ' if key in old else ''}**{plain(new[key])}**"
         for key in differing_keys(mine, theirs)
-        if key in new and key in old
+        if key in new and (key in old or key in named)
     )
 
 
