@@ -235,7 +235,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.one:
         return run_one(arguments.configs[0], arguments.precisions[0])
-    code = {"versions": versions()} | asdict(Provenance.now())
+    code = {"versions": versions()} | asdict(Provenance.now("scripts"))
     try:
         former = read_json(RESULT)["results"] if RESULT.exists() else []
     except UserError as error:

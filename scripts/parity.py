@@ -386,7 +386,7 @@ def main() -> int:
         return 1
     record = {
         "format": 1,
-        **asdict(Provenance.now()),
+        **asdict(Provenance.now("scripts")),
         "versions": versions(),
         "fixtures": checksums,
         "rows": rows,

@@ -45,6 +45,12 @@ def test_only_what_training_executes_is_code(clone, changed, dirty):
     assert (after.git_commit != commit.stdout.strip(), after.git_dirty) == (dirty, False)
 
 
+def test_what_a_script_measures_is_also_of_the_scripts_code(clone):
+    (clone / "scripts").mkdir()
+    (clone / "scripts" / "parity.py").write_text("changed")
+    assert (Provenance.now().git_dirty, Provenance.now("scripts").git_dirty) == (False, True)
+
+
 def test_outside_a_clone_the_code_is_unknown(tmp_path, monkeypatch):
     monkeypatch.setattr(record, "PROJECT", tmp_path)
     assert Provenance.now() == Provenance(None, True)

@@ -31,14 +31,18 @@ class Provenance:
     git_dirty: bool
 
     @classmethod
-    def now(cls) -> "Provenance":
+    def now(cls, *besides: str) -> "Provenance":
         """The commit that last changed the code, and whether the code has changed since; None and True outside a clone.
 
         Results, scripts and tests are none of it: they are committed while runs are missing. A Python file at the top
         is, as it would be imported in place of a package of its name.
+
+        Args:
+            besides: what else is code, as git pathspecs; `scripts` for what a script measures itself.
         """
-        commit = _git("log", "-1", "--format=%H", "--", *CODE) or None
-        changes = _git("status", "--porcelain", "--", *CODE)
+        code = (*CODE, *besides)
+        commit = _git("log", "-1", "--format=%H", "--", *code) or None
+        changes = _git("status", "--porcelain", "--", *code)
         return cls(commit, commit is None or bool(changes))
 
     @classmethod
