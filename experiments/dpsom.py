@@ -51,7 +51,7 @@ training = training_ingredient(
     som_epochs=20,  # of the centroids alone, an equal share at each rate
     som_learning_rates=[0.9, 0.3, 0.1, 0.01],
     joint_epochs=300,  # of everything together
-    target="mean",  # latents that the target distribution is made of: mean or sample
+    target="sample",  # latents that the target distribution is made of: mean or sample
 )
 ex = Experiment("dpsom", ingredients=[data, compute, training, evaluation, tracking], save_git_info=False)
 ex.add_config(
@@ -74,7 +74,7 @@ ex.add_config(
         theta=1.0,  # weighs the reconstruction (the ELBO)
         gamma=20.0,  # weighs the commitment to the target distribution
         beta=0.25,  # weighs the neighbourhood of the map
-        prior=1.0,  # weighs KL(posterior || prior) inside the ELBO; the original has 0.5
+        prior=0.5,  # weighs KL(posterior || prior) inside the ELBO
     ),
 )
 weight = at_least(0.0)

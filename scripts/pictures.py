@@ -70,7 +70,7 @@ def of_map(source: str, figure_of: Callable[[Arrays], Figure]) -> Callable[[Path
 
 PICTURES: dict[str, Callable[[Path], Figure | None]] = {
     "dpsom_learning_curve.png": learning_curve,
-    "map.png": of_map(f"dpsom/mnist_faithful_104/{ARRAYS}", prototypes),
+    "map.png": of_map(f"dpsom/mnist/{ARRAYS}", prototypes),
     "tpae_labels.png": of_map(f"tpae/jpg_best_cpu/{ARRAYS}", labels),
     "attractor.png": of_map(f"stays_baselines/lorenz_somvae_prob/{TRAJECTORIES}", coloured_attractor),
     "trajectory.png": of_map(f"tdpsom/physionet2012/{TRAJECTORIES}", eventful_trajectory),

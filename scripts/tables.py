@@ -40,6 +40,8 @@ CORRECTED, FAITHFUL, CONV, CONV_FAITHFUL = ((5, 1),), ((3, 2), (5, 9)), ((1, 3),
 DPSOM = {
     "mnist": dpsom("mnist", CORRECTED, 55),
     "fmnist": dpsom("fmnist", CORRECTED, 55),
+    "mnist_elbo": dpsom("mnist_elbo", ((5, 9),), 55),
+    "fmnist_elbo": dpsom("fmnist_elbo", ((5, 9),), 55),
     "mnist_faithful": dpsom("mnist_faithful", FAITHFUL, 160),
     "mnist_faithful_104": dpsom("mnist_faithful_104", FAITHFUL, 60),
     "fmnist_faithful": dpsom("fmnist_faithful", FAITHFUL, 160),

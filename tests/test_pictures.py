@@ -14,7 +14,7 @@ from PIL import Image
 from test_tables import make_record, write
 
 RESULTS = PROJECT / "results"
-MAP = Path("dpsom", "mnist_faithful_104", ARRAYS)
+MAP = Path("dpsom", "mnist", ARRAYS)
 SAME = 1e-3  # share of pixels that may look different: processors round differently
 
 

@@ -20,20 +20,24 @@ import yaml
 def switched(row: Runs, base: Runs, results: Results) -> str:
     """What the row's config changes, read from the recorded configs themselves; empty until both have a run.
 
-    A key that only one of them has stems from another version of the code. Where the base has none of a key that the
-    row's YAML file sets, its old value is unknown.
+    A key that only one of them has stems from another version of the code: it counts where their YAML files differ in
+    it, and an old value that the base's record lacks is unknown.
     """
     if not results.of(row) or not results.of(base):
         return ""
     mine, theirs = (results.of(runs)[0].config for runs in (row, base))
     new, old = flatten(mine), flatten(theirs)
-    path = PROJECT / "configs" / row.experiment / f"{row.config_name}.yaml"
-    named = flatten(yaml.safe_load(path.read_text(encoding="utf-8")))
+    set_differently = differing_keys(yaml_of(row), yaml_of(base))
     return "<br>".join(
         f"`{key}`: {plain(old[key]) + ' → ' if key in old else ''}**{plain(new[key])}**"
         for key in differing_keys(mine, theirs)
-        if key in new and (key in old or key in named)
+        if key in new and (key in old or key in set_differently)
     )
+
+
+def yaml_of(runs: Runs) -> dict:
+    path = PROJECT / "configs" / runs.experiment / f"{runs.config_name}.yaml"
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def plain(value: object) -> str:
