@@ -429,7 +429,7 @@ def test_the_ablation_names_a_switch_that_the_bases_older_code_had_not(results):
     base = TABLES["dpsom_ablation"].base
     write(results, make_record(base.config_name))
     switched = make_record("ablation_target")
-    switched["config"]["training"] = {"target": "sample", "of_no_concern": 1}
+    switched["config"]["training"] = {"target": "sample", "decay_steps": 1000, "of_no_concern": 1}
     write(results, switched)
     line = cells(markdown(results, "dpsom_ablation"), "`ablation_target`")
     assert line[1] == "`training.target`: **sample**"
