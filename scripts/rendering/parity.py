@@ -114,8 +114,11 @@ def published_cell(reference: Reference | None, results: Results, footnotes: Foo
 
 
 def render_parity(table: Table, results: Results) -> Rendered:
-    """Each published number beside our runs on the same split, then our columns beside each other on the test split."""
-    columns = list(dict.fromkeys(column for row in table.rows for column in row.runs))
+    """Each published number beside our runs on the same split, then our columns beside each other on the test split.
+
+    Some rows may lack columns; their order is that of the row with the most.
+    """
+    columns = list(max((row.runs for row in table.rows), key=len))
     lines = parity_lines(table, columns, results)
     footnotes = Footnotes()
     rows = []
