@@ -79,6 +79,15 @@ def test_transitions_alone_tell_such_rows_apart(with_transitions, without):
     assert ours == theirs
 
 
+@pytest.mark.parametrize("path", sorted((FOLDER / "somvae").glob("*_original_rates.yaml")), ids=lambda path: path.stem)
+def test_learning_rates_alone_tell_the_originals_apart(path):
+    ours = yaml.safe_load(path.with_stem(path.stem.removesuffix("_original_rates")).read_text())
+    theirs = yaml.safe_load(path.read_text())
+    for config, rates in (ours, (0.001, 2000)), (theirs, (0.0005, 500)):
+        assert (config["training"].pop("learning_rate"), config["training"].pop("decay_steps")) == rates
+    assert ours == theirs
+
+
 # What the losses reach
 
 
