@@ -63,6 +63,10 @@ DIFFERENCES = (
     "**undecided**: neither, or a single run. ± is the standard error over n seeds; minutes are one run's, the "
     "shortest's and the longest's."
 )
+RATES = (
+    "*Original's rates*: SOM-VAE's learning rate falls by a tenth every 500 batches, as in its code; *ours* starts "
+    "twice as high and falls a fourth as fast."
+)
 
 TOPOGRAPHY = {
     "square": "points of a square",
@@ -89,10 +93,6 @@ TABLE_1 = {  # row of SOM-VAE's table 1: label, experiment, ending of the config
     "gradcopy": ("gradcopy", "somvae", "_gradcopy", HEAVY, 75),
     "somvae": ("SOM-VAE", "somvae", "", HEAVY, 80),
 }
-RATES = (
-    "*Original's rates*: SOM-VAE's learning rate falls by a tenth every 500 batches, as in its code; *ours* starts "
-    "twice as high and falls a fourth as fast."
-)
 CLUSTERS_64 = {  # as above, for K = 64; what this repository lacks has no experiment
     "kmeans": ("k-means", "baselines", "_kmeans_k64", CHEAP, 15),
     "minisom": ("MiniSom", "baselines", "_minisom_k64_narrow", CHEAP, 2),

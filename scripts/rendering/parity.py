@@ -118,7 +118,8 @@ def render_parity(table: Table, results: Results) -> Rendered:
 
     Some rows may lack columns; their order is that of the row with the most.
     """
-    columns = list(max((row.runs for row in table.rows), key=len))
+    fullest_first = sorted(table.rows, key=lambda row: len(row.runs), reverse=True)
+    columns = list(dict.fromkeys(column for row in fullest_first for column in row.runs))
     lines = parity_lines(table, columns, results)
     footnotes = Footnotes()
     rows = []
