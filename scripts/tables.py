@@ -41,6 +41,8 @@ CORRECTED, FAITHFUL, CONV, CONV_FAITHFUL = ((5, 1),), ((3, 2), (5, 9)), ((1, 3),
 DPSOM = {
     "mnist": dpsom("mnist", CORRECTED, 55),
     "fmnist": dpsom("fmnist", CORRECTED, 55),
+    "mnist_full_covariance": dpsom("mnist_full_covariance", ((5, 9),), 140),
+    "fmnist_full_covariance": dpsom("fmnist_full_covariance", ((5, 9),), 140),
     "mnist_elbo": dpsom("mnist_elbo", ((5, 9),), 55),
     "fmnist_elbo": dpsom("fmnist_elbo", ((5, 9),), 55),
     "mnist_faithful": dpsom("mnist_faithful", FAITHFUL, 160),
