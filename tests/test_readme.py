@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from pathlib import Path
 
 from experiments import PROJECT
 from experiments.configuration import default_config
@@ -92,6 +93,19 @@ def test_make_targets_exist():
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
-def test_links_lead_somewhere():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert target.startswith("https://") or (PROJECT / target).exists(), target
+def anchors(page: Path) -> set[str]:
+    """What GitHub calls the headings of a Markdown page."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", ["README.md", "results/README.md", "results/choices.md"])
+def test_links_lead_somewhere(name):
+    page = PROJECT / name
+    for link in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        if link.startswith("https://"):
+            continue
+        target, _, anchor = link.partition("#")
+        path = page.parent / target if target else page
+        assert path.exists(), link
+        assert not anchor or anchor in anchors(path), link
