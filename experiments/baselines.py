@@ -104,6 +104,7 @@ register(
         "model.sequence_length": at_least(2),
     }
     | computing.RULES
+    | {"compute.device": one_of("auto", "cpu")}  # scikit-learn and MiniSom know no GPU
     | datasets.RULES
     | serial.RULES
     | trackers.RULES,

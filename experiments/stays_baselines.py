@@ -109,7 +109,14 @@ register(
 
 
 class KMeansOfHours(nn.Module):
-    """The hours themselves are the latents, and clusters have no places on a map."""
+    """The hours themselves are the latents, and clusters have no places on a map.
+
+    Args:
+        train: the stays whose hours are clustered.
+        number: of clusters.
+        restarts: of k-means, the best of which is kept.
+        seed: of its start.
+    """
 
     def __init__(self, train: Stays, number: int, restarts: int, seed: int) -> None:
         super().__init__()
@@ -117,6 +124,7 @@ class KMeansOfHours(nn.Module):
         self.register_buffer("centroids", torch.from_numpy(kmeans(hours, number, restarts, seed)))
 
     def latents(self, hours: Tensor) -> Tensor:
+        """Hours `[n, C]`, as they are."""
         return hours
 
     def reconstruct(self, hours: Tensor) -> Tensor:
@@ -155,6 +163,7 @@ class SOMVAEOfHours(nn.Module):
         return ((hours - self.low) / self.width).clamp(0, 1)[..., None, None]
 
     def latents(self, hours: Tensor) -> Tensor:
+        """Latents `[n, D]` of hours `[n, C]`."""
         return self.somvae.encode(self.scaled(hours))
 
     def winners(self, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:

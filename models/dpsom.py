@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from models import assignment, networks
 from models.gaussian import PosteriorDiagonal, PosteriorFull
 from models.grid import Grid
-from models.probabilistic_som import ProbabilisticSOM
+from models.probabilistic_som import ProbabilisticSOM, weighted_elbo
 
 import torch
 import torch.nn.functional as F
@@ -86,15 +86,10 @@ class DPSOM(ProbabilisticSOM):
         return self.decoder(latents).float().sigmoid()
 
     def elbo_terms(self, inputs: Tensor, latents: Tensor, kl: Tensor) -> dict[str, Tensor]:
-        """Negative log likelihood (Bernoulli, soft targets, summed over pixels), KL, and their weighted sum."""
+        """Of images `[B, C, H, W]`: Bernoulli with soft targets, summed over pixels."""
         logits = self.decoder(latents).float()
         negative_log_likelihood = F.binary_cross_entropy_with_logits(logits, inputs, reduction="sum") / len(inputs)
-        kl = kl.mean()
-        return {
-            "negative_log_likelihood": negative_log_likelihood,
-            "kl": kl,
-            "reconstruction": negative_log_likelihood + self.weights.prior * kl,
-        }
+        return weighted_elbo(negative_log_likelihood, kl, self.weights.prior)
 
     def pretraining_loss(self, inputs: Tensor, noise: Tensor | None = None) -> dict[str, Tensor]:
         """Phase 1, the variational autoencoder alone."""

@@ -65,3 +65,13 @@ class ProbabilisticSOM(nn.Module):
         to_winner = F.mse_loss(self.centroids[winners], latents)
         neighbourhood = assignment.neighbourhood_loss(latents, self.centroids, winners, self.neighbours)
         return {"loss": to_winner + neighbourhood, "to_winner": to_winner, "neighbourhood": neighbourhood}
+
+
+def weighted_elbo(negative_log_likelihood: Tensor, kl: Tensor, weight: float) -> dict[str, Tensor]:
+    """Negative log likelihood (a mean over samples), mean of the KL divergences `[B]`, and their weighted sum."""
+    kl = kl.mean()
+    return {
+        "negative_log_likelihood": negative_log_likelihood,
+        "kl": kl,
+        "reconstruction": negative_log_likelihood + weight * kl,
+    }

@@ -20,7 +20,7 @@ from models import assignment, networks
 from models.gaussian import PosteriorDiagonal, diagonal_gaussian
 from models.grid import Grid
 from models.lstm import LSTM
-from models.probabilistic_som import ProbabilisticSOM
+from models.probabilistic_som import ProbabilisticSOM, weighted_elbo
 
 import torch
 from torch import Tensor, nn
@@ -57,11 +57,12 @@ class SeriesLayout:
         self.row_at = None if mask is None else mask.flatten().cumsum(0) - 1
 
     def rows(self, series: Tensor) -> Tensor:
+        """Rows `[N, ...]` of series `[B, T, ...]`."""
         rows = series.flatten(0, 1)
         return rows if self.places is None else rows.index_select(0, self.places)
 
     def series(self, rows: Tensor) -> Tensor:
-        """The inverse of `rows`; behind its end a series repeats its last hour."""
+        """The inverse of `rows`, `[B, T, ...]`; behind its end a series repeats its last hour."""
         rows = rows if self.row_at is None else rows.index_select(0, self.row_at)
         return rows.unflatten(0, self.shape)
 
@@ -163,14 +164,9 @@ class TDPSOM(ProbabilisticSOM):
     # Terms
 
     def elbo_terms(self, inputs: Tensor, latents: Tensor, kl: Tensor) -> dict[str, Tensor]:
-        """Of hours `[N, C]`: negative log likelihood (summed over channels), KL, and their weighted sum."""
+        """Of hours `[N, C]`: Gaussian, summed over channels."""
         negative_log_likelihood = -self.decode(latents).log_prob(inputs).mean()
-        kl = kl.mean()
-        return {
-            "negative_log_likelihood": negative_log_likelihood,
-            "kl": kl,
-            "reconstruction": negative_log_likelihood + self.weights.prior * kl,
-        }
+        return weighted_elbo(negative_log_likelihood, kl, self.weights.prior)
 
     def smoothness(self, latents: Tensor, winners: Tensor, layout: SeriesLayout) -> Tensor:
         """Latents `[N, L]` shall be near the winner `[N]` of one hour before; that of the first hour is its own."""

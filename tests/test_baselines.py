@@ -3,6 +3,7 @@
 from functools import partial
 
 from experiments import baselines
+from experiments.errors import UserError
 from experiments.ingredients.kmeans import kmeans
 from models.grid import Grid
 
@@ -93,3 +94,10 @@ def test_more_units_than_samples_are_one_line(tmp_path):
     assert finished.errors.splitlines()[-1] == (
         "error: model.map_size=[5, 5] has more units than the 20 samples: lower it"
     )
+
+
+def test_a_gpu_is_refused_instead_of_left_idle():
+    with pytest.raises(UserError, match=r"compute\.device is 'cuda'"):
+        baselines.ex.run(
+            "print_config", {"compute": {"device": "cuda"}}, options={"--force": True, "--loglevel": "ERROR"}
+        )
