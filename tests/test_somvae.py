@@ -482,4 +482,7 @@ def test_the_published_settings_are_all_there():
     series = {f"{data}_series{ending}" for data in ("mnist", "fmnist") for ending in ("", "_no_transitions")}
     table_1 = {f"{data}_{row}" for data in ("mnist", "fmnist") for row in ("vqvae", "gbsom", "gradcopy", "no_grads")}
     rates = {f"{row}_original_rates" for row in table_1 | {"mnist", "fmnist", "mnist_k64", "fmnist_k64"}}
-    assert static | series | table_1 | rates | {"mnist_faithful", "mnist_notebook", "digits", "fast"} == CONFIGS
+    pilots = {"mnist_dense", "fmnist_dense"}
+    assert (
+        static | series | table_1 | rates | pilots | {"mnist_faithful", "mnist_notebook", "digits", "fast"} == CONFIGS
+    )
