@@ -12,7 +12,7 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, NoReturn
@@ -39,9 +39,11 @@ OPTIONS = {  # what Sacred takes on trust, in words and as a pattern
     "--beat-interval": ("a number of seconds", r"(?=.*[1-9])\d*\.?\d+"),
     "--capture": ("no, sys or fd", "no|sys|fd"),
     "--id": ("letters, digits, - and _", r"[\w-]+"),
+    "--priority": ("a number", r"-?\d+\.?\d*"),
     "--loglevel": ("0 to 50, DEBUG, INFO, WARNING, ERROR or CRITICAL", r"\d+|DEBUG|INFO|WARNING|ERROR|CRITICAL"),
 }
 NO_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory", re.IGNORECASE)  # PyTorch's words
+NO_COMPILER = re.compile(r"No working C\+\+ compiler|Failed to find C compiler")  # also PyTorch's, and Triton's
 CHECKPOINT = "checkpoint.pt"  # experiments.ingredients.checkpoint.FILE_NAME, without importing torch
 
 
@@ -70,7 +72,8 @@ def launch(experiment: Experiment, argv: Sequence[str] | None = None, in_process
         _print_line(f"error: {error}")
         status = 2
     except KeyboardInterrupt:
-        _print_line(f"interrupted; {_how_to_resume(experiment, program)}")
+        if int(os.environ.get("RANK", 0)) == 0:  # the folders of the others are thrown away
+            _print_line(f"interrupted; {_how_to_resume(experiment, program)}")
         status = 128 + (signals[0] if signals else signal.SIGINT)
     except Exception as error:
         _report(error, experiment, options)
@@ -137,6 +140,8 @@ def _parse(experiment: Experiment, program: str, arguments: list[str]) -> dict[s
             raise UserError(
                 f"{name} is not supported: tracking.runs_dir and tracking.mongo_url say where runs are kept"
             )
+    if options["--enforce_clean"]:
+        raise UserError("--enforce_clean is not supported: each record says whether the code had uncommitted changes")
     if options["--name"]:
         raise UserError("--name is not supported, a run has the name of its experiment: describe it with --comment")
     for name, (words, pattern) in OPTIONS.items():
@@ -169,6 +174,8 @@ def _run(experiment: Experiment, options: dict[str, Any]) -> None:
             options["COMMAND"], updates, named_configs, info=info, options={**options, "--force": True}
         )
     except (MemoryError, RuntimeError) as error:
+        if NO_COMPILER.search(str(error)):
+            raise UserError("compute.compile=True finds no C++ compiler: install g++ or leave it at False") from error
         if isinstance(error, RuntimeError) and not NO_MEMORY.search(str(error)):
             raise
         raise UserError(f"not enough memory ({error}): lower training.batch_size or the size of the model") from error
@@ -195,14 +202,30 @@ def _check_named_config(name: str, experiment: Experiment) -> None:
     named_configs = dict(experiment.gather_named_configs())
     if os.path.isfile(name):
         try:
-            readable = isinstance(load_config_file(name), dict)
+            settings = load_config_file(name)
         except Exception as error:  # each format has its own
             raise UserError(f"cannot read the settings in the file {name}: {error}") from error
-        if not readable:
+        if not isinstance(settings, dict):
             raise UserError(f"cannot read the settings in the file {name}: it holds no mapping of keys to values")
+        if settings.get("resume") is not None:
+            raise UserError(f"the file {name} sets resume: remove it there and give resume=FOLDER alone")
+        for key in _keys_within(settings):
+            if not isinstance(key, str) or "." in key or key.startswith("$"):
+                raise UserError(
+                    f"the file {name} has the key {key!r}: write names, and members below their group, as in "
+                    "model: {alpha: 3}"
+                )
     elif name not in named_configs:
         hint = closest(name, named_configs)
         raise UserError(f"unknown named config {name!r}: {hint} (a setting is written KEY=VALUE, without spaces)")
+
+
+def _keys_within(settings: Mapping[Any, Any]) -> Iterator[Any]:
+    """Every key of nested mappings, those in lists aside."""
+    for key, value in settings.items():
+        yield key
+        if isinstance(value, Mapping):
+            yield from _keys_within(value)
 
 
 def _how_to_resume(experiment: Experiment, program: str) -> str:

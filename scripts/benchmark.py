@@ -44,6 +44,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
+MEMORY = Path("/proc/self/statm")
 RESULT = PROJECT / "results" / "speed.json"
 PRECISIONS = ("fp32", "bf16")
 EPOCHS = 3
@@ -211,7 +212,7 @@ def _peak_megabytes(device: torch.device) -> float:
 
 
 def _resident_megabytes() -> float:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    pages = int(MEMORY.read_text().split()[1])
     return pages * resource.getpagesize() / 2**20
 
 
@@ -233,6 +234,8 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if not MEMORY.exists():
+        sys.exit(f"error: memory is read from {MEMORY}, which this system lacks: measure on Linux")
     if arguments.one:
         return run_one(arguments.configs[0], arguments.precisions[0])
     code = {"versions": versions()} | asdict(Provenance.now("scripts"))

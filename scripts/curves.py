@@ -46,7 +46,9 @@ def faithful_curves(records: Iterable[Record]) -> list[list[dict]]:
 
 
 def learning_curve(results: Path) -> Figure | None:
-    """The records below `results` beside the original; None when there is no record yet."""
+    """The records below `results` beside the original; None where one of them is missing."""
+    if not (results / ORIGINAL).exists():
+        return None
     reference = original_curve(results / ORIGINAL)
     curves = faithful_curves(load_records(results / "runs"))
     if not curves:

@@ -82,8 +82,9 @@ def look_up(job: Job, setting: Setting) -> None:
     """Sets the job's action and folder from the run folders of the same experiment, config and seed.
 
     Collect what finished at this commit; else wait for what is running; else resume the latest checkpoint of what
-    reproduce.py started at this commit and was interrupted or killed; else start. The comment that `command` gives its
-    runs tells at which commit they began.
+    reproduce.py started at this commit and was interrupted, killed or failed for want of disk or memory; else start.
+    (What failed by itself, as with a loss that is not a number, has left failed.pt.) The comment that `command` gives
+    its runs tells at which commit they began.
     """
     job.action, job.folder = "start", None
     interrupted = []
@@ -99,7 +100,10 @@ def look_up(job: Job, setting: Setting) -> None:
             return
         if status == "RUNNING" and time.time() - (folder / "run.json").stat().st_mtime < HEARTBEAT_SECONDS:
             job.action, job.folder = "wait", folder
-        if status in ("RUNNING", "INTERRUPTED") and ours and (folder / "checkpoint.pt").exists():
+        unfinished = status in ("RUNNING", "INTERRUPTED") or (
+            status == "FAILED" and not (folder / "failed.pt").exists()
+        )
+        if unfinished and ours and (folder / "checkpoint.pt").exists():
             interrupted.append(folder)
     if job.action == "start" and interrupted:
         job.action = "resume"

@@ -153,12 +153,17 @@ def load_records(runs: Path) -> list[Record]:
         expected = record_path(runs, content["experiment"], content["config_name"], content["seed"])
         if path != expected:
             raise UserError(f"{path} holds the run that belongs to {expected}: move or delete it")
-        content["metrics"] = {name: value for name, value in content["metrics"].items() if value is not None}
-        records.append(Record(**{key: content[key] for key in KEYS if key not in ("format", "status")}))
+        records.append(as_record(content))
     records.sort(key=lambda record: (record.experiment, record.config_name, record.seed))
     for first, second in pairwise(records):
         check_same_row(first, second, runs)
     return records
+
+
+def as_record(content: dict) -> Record:
+    """What `check_record` has let pass, without the metrics that are undefined."""
+    kept = {key: content[key] for key in KEYS if key not in ("format", "status")}
+    return Record(**kept | {"metrics": {name: value for name, value in kept["metrics"].items() if value is not None}})
 
 
 def check_same_row(first: Record, second: Record, runs: Path) -> None:
@@ -167,8 +172,7 @@ def check_same_row(first: Record, second: Record, runs: Path) -> None:
     places = " and ".join(str(record_path(runs, r.experiment, r.config_name, r.seed)) for r in (first, second))
     if first.data_checksum != second.data_checksum:
         raise UserError(f"{places} disagree: they were run on different data; delete and repeat one of them")
-    configs = [flatten(comparable(record.config)) for record in (first, second)]
-    if different := [key for key in configs[0] if key in configs[1] and configs[0][key] != configs[1][key]]:
+    if different := conflicting_keys(first.config, second.config):
         raise UserError(f"{places} disagree in {', '.join(different)}: delete and repeat the older one")
 
 
@@ -183,6 +187,12 @@ def comparable(config: dict) -> dict:
 def flatten(config: dict) -> dict[str, object]:
     """{"model": {"alpha": 10}} -> {"model.alpha": 10}."""
     return dict(iterate_flattened(config))
+
+
+def conflicting_keys(first: dict, second: dict) -> list[str]:
+    """As `differing_keys`, of the keys that both have."""
+    one, two = flatten(comparable(first)), flatten(comparable(second))
+    return [key for key in one if key in two and one[key] != two[key]]
 
 
 def differing_keys(first: dict, second: dict) -> list[str]:

@@ -53,7 +53,18 @@ from scripts.plan import (
     show_plan,
     wanted,
 )
-from scripts.records import check_record, differing_keys, load_records, read_json, record_path, write_result
+from scripts.records import (
+    Record,
+    as_record,
+    check_record,
+    check_same_row,
+    conflicting_keys,
+    differing_keys,
+    read_json,
+    record_path,
+    write_result,
+)
+from scripts.rendering.results import Results
 from scripts.slurm import Slurm
 from scripts.tables import TABLES, out_of_date, readme_of, render_all
 
@@ -61,6 +72,7 @@ from tqdm import tqdm
 
 SELECTED_SEED = 0  # of each row: its trained map is kept beside its record
 SLURM_JOBS = 256  # at a time: submitit's default
+OF_SLURM = {"partition": None, "time_limit": 240, "cores": 4, "gpus": 0, "memory": GIGABYTES_A_JOB}  # minutes, GB
 
 
 # -------------------------------------------------------------------------------------------------------------- records
@@ -71,8 +83,8 @@ def collect(folder: Path, config_name: str, results_runs: Path) -> Path:
 
     The row's selected run, seed 0, also leaves its trained map in `results/maps/<experiment>/<config_name>/`.
 
-    Raises UserError when the run is not COMPLETED, its config is not exactly the named one, or another record of the
-    same run exists.
+    Raises UserError when the run is not COMPLETED, its config is not exactly the named one, another record of the same
+    run exists, or the row's other records are of other data.
     """
     record = finished_record(folder)
     expected = named_config(record["experiment"], config_name)
@@ -85,6 +97,8 @@ def collect(folder: Path, config_name: str, results_runs: Path) -> Path:
     path = record_path(results_runs, record["experiment"], config_name, record["seed"])
     if path.exists() and read_json(path) != record:
         raise UserError(f"{path} already records another run than {folder}: delete it first to replace it")
+    for other in set(path.parent.glob("*.json")) - {path}:
+        check_same_row(as_record(check_record(read_json(other), other)), as_record(record), results_runs)
     maps = results_runs.parent / "maps" / record["experiment"] / config_name
     for name in (ARRAYS, TRAJECTORIES):
         if record["seed"] == SELECTED_SEED and (folder / name).exists():
@@ -102,6 +116,18 @@ def finished_record(folder: Path) -> dict:
     if record["status"] != "COMPLETED":
         raise UserError(f"{folder / 'record.json'} has status {record['status']}: only COMPLETED runs are recorded")
     return record
+
+
+def check_rows(plan: list[Job], records: list[Record]) -> None:
+    """Raises UserError where a planned run would stand in a row whose records have other values than its config."""
+    rows = {job.key[:2]: job for job in plan}
+    for record in records:
+        job = rows.get((record.experiment, record.config_name))
+        if job and (different := conflicting_keys(record.config, job.config)):
+            raise UserError(
+                f"the records of {job.runs.key} have another {', '.join(different)} than its config today: delete "
+                "them, or give the new values a config of their own"
+            )
 
 
 def config_name_of(folder: Path, row: str | None) -> str:
@@ -259,19 +285,26 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     slurm = parser.add_argument_group("with --executor slurm")
     add = slurm.add_argument
     add("--partition", metavar="NAME", help="of Slurm (default: Slurm's own)")
-    add("--time-limit", type=int, default=240, metavar="MINUTES", help="of one job; then it resumes (default: 240)")
-    add("--cores", type=int, default=4, metavar="N", help="of each job (default: 4)")
-    add("--gpus", type=int, default=0, metavar="N", help="of each job (default: 0)")
-    add("--memory", type=int, default=GIGABYTES_A_JOB, metavar="GB", help=f"of each job (default: {GIGABYTES_A_JOB})")
+    add("--time-limit", type=int, metavar="MINUTES", help="of one job; then it resumes (default: 240)")
+    add("--cores", type=int, metavar="N", help="of each job (default: 4)")
+    add("--gpus", type=int, metavar="N", help="of each job (default: 0)")
+    add("--memory", type=int, metavar="GB", help=f"of each job (default: {GIGABYTES_A_JOB})")
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.tables if name not in TABLES]:
         raise UserError(f"no table {', '.join(unknown)}: there are {', '.join(TABLES)}")
+    if options.collect and len(options.rows) > 1:
+        raise UserError("--collect records one run: give one config in --rows")
     if options.collect and options.dry_run:
         raise UserError("--collect records a run, --dry-run does nothing: give one of them")
     smallest = {"seeds": 1, "jobs": 1, "retries": 0, "time_limit": 1, "cores": 1, "gpus": 0, "memory": 1}
     for name, least in smallest.items():
         if (value := getattr(options, name)) is not None and value < least:
             raise UserError(f"--{name.replace('_', '-')} {value}: at least {least} is needed")
+    for name, value in OF_SLURM.items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+        elif options.executor == "local":
+            raise UserError(f"--{name.replace('_', '-')} is of Slurm's jobs: add --executor slurm or leave it out")
     return options
 
 
@@ -295,7 +328,7 @@ def reproduce(options: argparse.Namespace) -> int:
         name = config_name_of(options.collect, options.rows[0] if options.rows else None)
         print(f"recorded: {collect(options.collect, name, results_runs)}")
         return 0
-    records = load_records(results_runs)
+    records = [record for row in Results(options.results).records.values() for record in row]
     plan = missing(wanted(options.tables or list(TABLES), options.rows, options.seeds), records)
     if not plan:
         print("nothing is missing")
@@ -307,6 +340,7 @@ def reproduce(options: argparse.Namespace) -> int:
         job.config = named_config(job.runs.experiment, job.runs.config_name)
         job.estimate = estimate(job, records, on_gpu)
         look_up(job, setting)
+    check_rows(plan, records)
     show_plan(plan, at_a_time, setting.threads)
     if code.git_dirty:
         print("note: the code has uncommitted changes; the tables will mark these runs")

@@ -6,15 +6,16 @@ Meant for a native and a downsampled run; every run is named by its folder, its 
 """
 
 import argparse
+import io
 import sys
 from pathlib import Path
 
-from experiments import tpae
 from experiments.errors import UserError
-from experiments.ingredients import checkpoint, figures
+from experiments.ingredients import figures
 from experiments.ingredients.data import load_dataset
-from experiments.ingredients.record import FILE_NAME
-from scripts.records import check_record, read_json
+from models.tpae import TPAE
+from scripts.export import trained
+from scripts.records import read_json, write_result
 
 import numpy as np
 import torch
@@ -22,19 +23,18 @@ import torch
 PICTURES = 10
 
 
-def finished_run(folder: Path) -> dict:
-    """The record of a finished run of TPAE.
+def finished_run(folder: Path) -> tuple[TPAE, dict]:
+    """The model and the record of a finished run of TPAE.
 
     Raises:
         UserError: `folder` holds none, or one of the plain CNN.
     """
-    path = folder / FILE_NAME
-    record = check_record(read_json(path), path) if path.exists() else {"experiment": None}
+    net, record, _ = trained(folder)
     if record["experiment"] != "tpae":
-        raise UserError(f"{folder} is no finished run of TPAE: give the folder of one, such as runs/tpae/1")
+        raise UserError(f"{folder} is a run of {record['experiment']}: give one of TPAE, such as runs/tpae/1")
     if record["config"]["model"]["network"] == "cnn":
         raise UserError(f"{folder} is a run of the plain CNN, which reconstructs nothing")
-    return record
+    return net, record
 
 
 def data_of(record: dict) -> tuple[str, dict]:
@@ -44,20 +44,17 @@ def data_of(record: dict) -> tuple[str, dict]:
 
 
 @torch.no_grad()
-def reconstructed(folder: Path, record: dict) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def reconstructed(folder: Path, net: TPAE, record: dict) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """The first validation pictures of a finished run, and what its last block makes of them.
 
     Raises:
-        UserError: the pictures or the checkpoint are no longer those of the run.
+        UserError: the pictures are no longer those of the run.
     """
     config = read_json(folder / "config.json")  # the record does not say where the pictures lie
     dataset = load_dataset(**config["data"])
     if dataset.checksum != record["data_checksum"]:
         raise UserError(f"{folder} was trained on other data than {config['data']['root']} holds: put the files back")
     inputs = dataset.validation.inputs[:PICTURES]
-    net = tpae.build(config, dataset.samples).eval()
-    state = checkpoint.load(folder / checkpoint.FILE_NAME, checkpoint.fingerprint(config))
-    net.load_state_dict(state["model"])
     seen = net(inputs)
     name = f"{folder}, {config['model']['sampling']}, {config['model']['blocks']} blocks"
     rows = {f"{name}: fusion": seen[-1].reconstruction, f"{name}: map alone": net.pictures(seen)[-1]}
@@ -71,17 +68,16 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     rows: dict[str, np.ndarray] = {}
     try:
-        records = [finished_run(folder) for folder in options.runs]
-        if any(data_of(record) != data_of(records[0]) for record in records):
+        found = {folder: finished_run(folder) for folder in options.runs}
+        if len({str(data_of(record)) for _, record in found.values()}) > 1:
             raise UserError("these runs have different data: give runs of the same data set, split and scaling")
-        for folder, record in zip(options.runs, records, strict=True):
-            inputs, found = reconstructed(folder, record)
-            rows = {"input": inputs} | rows | found
+        for folder, (net, record) in found.items():
+            inputs, pictures = reconstructed(folder, net, record)
+            rows = {"input": inputs} | rows | pictures
         figure = figures.picture_rows("Reconstructions beside each other", "the last block of each run", rows)
-        figure.savefig(options.output, format="png")
-    except OSError as error:
-        print(f"error: cannot write {options.output}: {error.strerror}", file=sys.stderr)
-        return 2
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png")
+        write_result(options.output, buffer.getvalue())
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

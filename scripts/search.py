@@ -10,6 +10,7 @@ interruption: a trial that was interrupted or killed is taken up again from its 
 command, started once more.
 
 A trial that ends with an error of its own (not a number, a collapsed map) counts as pruned, one that dies is retried.
+A mistake that the first trial brings to light (no data, say) ends the search.
 Exit status: 0 all trials are done, 1 no trial ended with a metric, 2 a mistake in what was asked for, 130 interrupted.
 """
 
@@ -220,6 +221,8 @@ class Study:
         while job.action != "collect":
             status = finish(train(job, setting))
             settle(job, setting)
+            if status == 2 and not self.count(TrialState.COMPLETE) and not any(setting.runs_dir.rglob("failed.pt")):
+                raise UserError(f"the first trial ends with: {last_line(log_of(job, setting))}")
             if job.action != "collect" and (not died(status) or job.deaths == MOST_RETRIES):
                 trial.set_user_attr("error", last_line(log_of(job, setting)))
                 raise optuna.TrialPruned
@@ -301,8 +304,9 @@ def main(arguments: list[str] | None = None) -> int:
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        if options.trials < 1:
-            raise UserError(f"--trials {options.trials}: at least 1 is needed")
+        for name in ("trials", "threads"):
+            if (value := getattr(options, name)) < 1:
+                raise UserError(f"--{name} {value}: at least 1 is needed")
         search = Search.read(options.search)
         search.check(options.seed)
         study = Study(search, options.folder.absolute() / search.name, options.storage, options.seed, options.threads)

@@ -472,6 +472,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--latex", type=Path, metavar="FOLDER", help="write <name>.tex into this folder, nothing else")
     options = parser.parse_args(arguments)
     try:
+        if options.readme and not options.readme.exists():
+            raise UserError(f"there is no {options.readme}: give a file with table markers")
         if options.latex:
             files = render_latex(options.results, options.latex)
         else:

@@ -48,6 +48,12 @@ def test_of_two_runs_of_a_seed_the_longer_one_counts(results):
     assert [len(one) for one in found] == [130, 100]
 
 
+def test_nothing_is_drawn_without_the_original(results):
+    (results / curves.ORIGINAL).unlink()
+    assert pictures.main(["--results", str(results)]) == 0
+    assert not (results / PICTURE).exists()
+
+
 def test_nothing_is_drawn_without_a_faithful_run(results):
     write(results, make_record("mnist"))
     assert pictures.main(["--results", str(results)]) == 0

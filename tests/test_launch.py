@@ -1,5 +1,6 @@
 """The command line of an experiment: exit status, what it prints, and what it leaves on disk."""
 
+import contextlib
 import json
 import os
 import re
@@ -147,6 +148,9 @@ def test_a_completed_run(run, caplog):
         ("with list.yaml", "cannot read the settings in the file list.yaml: it holds no mapping"),
         ("with settings.txt", "cannot read the settings in the file settings.txt: .*extension"),
         ("with wrong.yaml", "unknown configuration key 'model.aplha': "),
+        ("with dotted.yaml", r"the file dotted.yaml has the key 'model.alpha': write names, and members below"),
+        ("with number.yaml", "the file number.yaml has the key 1: write names"),
+        ("with resumed.json", "the file resumed.json sets resume: remove it there and give resume=FOLDER alone"),
         ("trian", "unknown command 'trian': there are main, print_config, "),
         ("print_cnfig", r"unknown command 'print_cnfig': did you mean print_config\?$"),
         ("help trian", "unknown command 'trian': "),
@@ -163,6 +167,8 @@ def test_a_completed_run(run, caplog):
         ("--beat-interval=0.0", "--beat-interval is '0.0': it must be a number of seconds"),
         ("--capture=foo", "--capture is 'foo': it must be no, sys or fd"),
         ("--id=../../elsewhere", "--id is '../../elsewhere': it must be letters, digits"),
+        ("--priority=high", "--priority is 'high': it must be a number"),
+        ("--enforce_clean", "--enforce_clean is not supported: each record says"),
         ("--loglevel=FOO", "--loglevel is 'FOO': it must be 0 to 50, DEBUG"),
     ],
 )
@@ -171,6 +177,9 @@ def test_mistakes_are_one_line_and_leave_nothing_behind(arguments, message, run,
     Path("list.yaml").write_text("- 1\n- 2\n")
     Path("settings.txt").write_text("seed: 3\n")
     Path("wrong.yaml").write_text("model: {aplha: 1}\n")
+    Path("dotted.yaml").write_text("model.alpha: 1\n")
+    Path("number.yaml").write_text("model: {1: 3}\n")
+    Path("resumed.json").write_text('{"resume": "runs/dummy/1"}')
     before = set(tmp_path.iterdir())
     status, output, errors = run(arguments)
     assert (status, output) == (2, "")
@@ -251,6 +260,26 @@ def test_too_little_memory_is_one_line(words, run):
     status, _, errors = run("", experiment)
     assert (status, errors.count("\n")) == (2, 1)
     assert errors.startswith(f"error: not enough memory ({words} and more): lower training.batch_size")
+
+
+@pytest.mark.parametrize("words", ["No working C++ compiler found in None", "Failed to find C compiler. Please"])
+def test_a_missing_compiler_is_one_line(words, run):
+    experiment = make_experiment()
+
+    @experiment.pre_run_hook
+    def compile_it():
+        raise RuntimeError(words)
+
+    status, _, errors = run("", experiment)
+    assert status == 2
+    assert errors == "error: compute.compile=True finds no C++ compiler: install g++ or leave it at False\n"
+
+
+def test_only_the_first_process_says_how_to_go_on(run, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr("experiments.launch._unseen", contextlib.nullcontext)
+    status, _, errors = run("with behaviour=stop_after_checkpoint")
+    assert (status, errors) == (143, "")
 
 
 def test_sacreds_options_are_taken(run):

@@ -56,6 +56,11 @@ def test_outside_a_clone_the_code_is_unknown(tmp_path, monkeypatch):
     assert Provenance.now() == Provenance(None, True)
 
 
+def test_without_git_the_code_is_unknown(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert Provenance.now() == Provenance(None, True)
+
+
 @pytest.mark.parametrize(
     ("earlier", "dirty"),
     [

@@ -19,6 +19,7 @@ from scripts import jobs, plan, reproduce
 from scripts.executors import Local
 from scripts.jobs import COMMENT, Job, Setting, look_up
 from scripts.plan import estimate, missing, named_config, resolve_config, wanted
+from scripts.records import load_records
 from scripts.rendering.ablation import render_ablation
 from scripts.rendering.results import Row, Runs, Table
 from scripts.reproduce import collect, config_name_of
@@ -246,7 +247,7 @@ def test_the_estimate_takes_records_of_the_same_kind_of_device(folder):
     run = make_run(folder, 1, "COMPLETED")
     finished(run)
     collect(run, "quick", folder / "results" / "runs")
-    records = reproduce.load_records(folder / "results" / "runs")
+    records = load_records(folder / "results" / "runs")
     job = Job(TABLES["dummy"].base, 1)
     assert estimate(job, records, on_gpu=False) == 90
     assert estimate(job, records, on_gpu=True) == 60, "the table's own minute"
@@ -259,7 +260,7 @@ def test_the_estimate_takes_records_of_the_same_kind_of_device(folder):
         ("INTERRUPTED", {}, "resume"),
         ("RUNNING", {}, "resume"),
         ("RUNNING", {"age": 0}, "wait"),
-        ("FAILED", {}, "start"),
+        ("FAILED", {}, "resume"),
         ("INTERRUPTED", {"comment": COMMENT + "another"}, "start"),
         ("INTERRUPTED", {"comment": None}, "start"),
         ("INTERRUPTED", {"seed": 1}, "start"),
@@ -273,6 +274,13 @@ def test_only_the_same_run_of_the_same_code_is_resumed(folder, status, changes, 
     assert state(folder)[0] == ("wait" if expected == "wait" else "start"), "there is no checkpoint"
     (run / "checkpoint.pt").write_text("1")
     assert state(folder)[0] == expected
+
+
+def test_a_run_that_failed_by_itself_starts_anew(folder):
+    run = make_run(folder, 1, "FAILED")
+    (run / "checkpoint.pt").write_text("1")
+    (run / "failed.pt").write_text("1")
+    assert state(folder)[0] == "start"
 
 
 def test_the_latest_checkpoint_is_resumed_and_broken_folders_are_passed_over(folder):
@@ -309,6 +317,30 @@ def test_a_hand_made_run_is_collected_under_its_config(folder, capsys):
     assert reproduce.main(["--collect", str(run), "--results", str(folder / "results")]) == 2
     assert "already records another run" in capsys.readouterr().err
     assert [p.name for p in path.parent.iterdir()] == ["0.json"]
+
+
+def test_a_run_of_other_data_does_not_join_a_row(folder, capsys):
+    for number, seed, checksum in ((1, 0, "abc"), (2, 1, "other")):
+        run = make_run(folder, number, "COMPLETED", seed=seed, comment=None)
+        finished(run, seed=seed, data_checksum=checksum)
+    collect_run = ["--results", str(folder / "results"), "--collect"]
+    assert reproduce.main([*collect_run, str(folder / "runs" / "dummy" / "1")]) == 0
+    assert reproduce.main([*collect_run, str(folder / "runs" / "dummy" / "2")]) == 2
+    assert "disagree: they were run on different data" in capsys.readouterr().err
+    assert len(load_records(folder / "results" / "runs")) == 1
+
+
+def test_a_row_whose_config_has_changed_is_noticed_before_training(folder, capsys):
+    run = make_run(folder, 1, "COMPLETED", comment=None)
+    finished(run)
+    collect(run, "quick", folder / "results" / "runs")
+    path = folder / "results" / "runs" / "dummy" / "quick" / "0.json"
+    record = json.loads(path.read_text())
+    record["config"]["epochs"] = 99
+    path.write_text(json.dumps(record))
+    assert reproduce.main(arguments(folder, "--rows", "quick", "--seeds", "2")) == 2
+    assert "the records of dummy/quick have another epochs than its config today" in capsys.readouterr().err
+    assert sorted(path.name for path in (folder / "runs" / "dummy").iterdir()) == ["1"]
 
 
 @pytest.mark.parametrize(("seed", "kept"), [(0, ["map.npz", "trajectories.npz"]), (1, [])])
@@ -370,7 +402,7 @@ def test_runs_are_made_recorded_rendered_and_not_repeated(folder, capsys):
     assert "2 runs are missing" in capsys.readouterr().out
     assert not (folder / "runs").exists()
     assert reproduce.main(arguments(folder, "--rows", "quick", "--jobs", "2")) == 0
-    records = reproduce.load_records(folder / "results" / "runs")
+    records = load_records(folder / "results" / "runs")
     assert [(r.config_name, r.seed, r.metrics["test/purity"]) for r in records] == [
         ("quick", 0, 0.5),
         ("quick", 1, 0.51),
@@ -386,14 +418,14 @@ def test_a_failed_run_is_reported_and_does_not_stop_the_others(folder, capsys):
     captured = capsys.readouterr()
     assert "dummy broken seed 0: failed with exit status 1: error: the map collapsed: lower loss.gamma" in captured.err
     assert "1 recorded, 1 missing" in captured.out
-    assert [record.config_name for record in reproduce.load_records(folder / "results" / "runs")] == ["quick"]
+    assert [record.config_name for record in load_records(folder / "results" / "runs")] == ["quick"]
 
 
 def test_a_killed_run_resumes_and_a_finished_one_is_only_recorded(folder):
     (make_run(folder, 1, "RUNNING") / "checkpoint.pt").write_text("2")
     finished(make_run(folder, 2, "COMPLETED", seed=1), seed=1, metrics={"test/purity": 0.77})
     assert reproduce.main(arguments(folder, "--rows", "quick")) == 0
-    first, second = reproduce.load_records(folder / "results" / "runs")
+    first, second = load_records(folder / "results" / "runs")
     assert first.metrics["first_epoch"] == 2
     assert second.metrics == {"test/purity": 0.77}
     assert sorted(path.name for path in (folder / "runs" / "dummy").glob("[0-9]*")) == ["1", "2", "3"]
@@ -410,7 +442,7 @@ def test_a_run_that_dies_is_resumed_but_not_for_ever(folder, capsys, monkeypatch
         "missing: dummy doomed seed 0: it died (killed by signal 9) after 2 retries",
     ):
         assert line in output.err
-    (record,) = reproduce.load_records(folder / "results" / "runs")
+    (record,) = load_records(folder / "results" / "runs")
     assert (record.config_name, record.metrics["first_epoch"]) == ("mortal", 1)
     assert len(list((folder / "runs" / "dummy").glob("[0-9]*"))) == 2 + 3
 
@@ -520,6 +552,9 @@ def test_what_cannot_be_recorded_is_reported_and_no_run_is_left_behind(folder, c
         (["--jobs", "-1"], "--jobs -1"),
         (["--retries", "-1"], "--retries -1"),
         (["--executor", "slurm", "--time-limit", "0"], "--time-limit 0"),
+        (["--gpus", "1"], "--gpus is of Slurm's jobs: add --executor slurm"),
+        (["--collect", "runs/dpsom/1", "--rows", "mnist", "fmnist"], "give one config in --rows"),
+        (["--results", "nowhere", "--dry-run"], "nowhere/references.yaml"),
     ],
 )
 def test_wrong_arguments_are_one_line(wrong, message, capsys):

@@ -46,25 +46,26 @@ def test_each_run_has_two_rows_below_the_pictures(runs, tmp_path, monkeypatch):
 
 def test_mistakes_are_one_line(runs, tmp_path, capsys):
     other = tmp_path / "other" / "1"
-    other.mkdir(parents=True)
+    shutil.copytree(runs[0], other)
     record = json.loads((runs[0] / "record.json").read_text()) | {"data_checksum": "another"}
     (other / "record.json").write_text(json.dumps(record))
     smaller = tmp_path / "smaller" / "1"
-    smaller.mkdir(parents=True)
+    shutil.copytree(runs[0], smaller)
     record = json.loads((runs[0] / "record.json").read_text())
     record["config"]["data"]["image_size"] = 12
     (smaller / "record.json").write_text(json.dumps(record))
     changed = tmp_path / "changed" / "1"
     shutil.copytree(runs[0], changed)
     (changed / "record.json").write_text((other / "record.json").read_text())
-    missing = tmp_path / "missing" / "x.png"
+    (tmp_path / "file").touch()
+    unwritable = tmp_path / "file" / "x.png"
     for arguments, message in (
-        ([tmp_path], "is no finished run of TPAE"),
+        ([tmp_path], f"{tmp_path} is no run folder"),
         ([runs[2]], "is a run of the plain CNN, which reconstructs nothing"),
         ([runs[0], other], "these runs have different data"),
         ([runs[0], smaller], "these runs have different data"),
         ([changed], f"{changed} was trained on other data than"),
-        ([runs[0], "--output", missing], f"cannot write {missing}: No such file or directory"),
+        ([runs[0], "--output", unwritable], f"cannot write {unwritable}"),
     ):
         assert samplings.main(list(map(str, arguments))) == 2
         error = capsys.readouterr().err

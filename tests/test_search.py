@@ -175,13 +175,27 @@ def test_a_trial_that_fails_by_itself_is_pruned_and_one_that_dies_is_retried(tmp
 
         return begin
 
-    monkeypatch.setattr(search, "train", train("exit 2"))
+    monkeypatch.setattr(search, "train", train("exit 1"))
     study.run(1)
     monkeypatch.setattr(search, "train", train("kill -9 $$"))
     study.run(2)
     assert [trial.state.name for trial in study.study.trials] == ["PRUNED", "PRUNED"]
     assert len(started) == 1 + 1 + search.MOST_RETRIES
     assert study.study.trials[0].user_attrs["error"] == "it left no log"
+
+
+def test_a_mistake_ends_the_search_instead_of_using_it_up(tmp_path, monkeypatch):
+    study = search.Study(Search.read(FAST), tmp_path / "fast", None, 0, 1)
+
+    def mistaken(job, setting):
+        jobs.log_of(job, setting).parent.mkdir(parents=True)
+        jobs.log_of(job, setting).write_text("error: MNIST cannot be downloaded\n")
+        return subprocess.Popen(["sh", "-c", "exit 2"])
+
+    monkeypatch.setattr(search, "train", mistaken)
+    with pytest.raises(UserError, match="the first trial ends with: error: MNIST cannot be downloaded"):
+        study.run(3)
+    assert [trial.state.name for trial in study.study.trials] == ["FAIL"]
 
 
 def test_an_interrupted_trial_goes_back_into_the_queue(tmp_path, monkeypatch):

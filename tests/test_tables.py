@@ -503,6 +503,11 @@ def test_an_unknown_table_in_the_readme_is_one_line(results, capsys):
     assert "asks for the table 'nothing'" in capsys.readouterr().err
 
 
+def test_a_readme_that_is_not_there_is_one_line(results, capsys):
+    assert tables.main(["--results", str(results), "--readme", str(results / "REAMDE.md"), "--check"]) == 2
+    assert capsys.readouterr().err == f"error: there is no {results / 'REAMDE.md'}: give a file with table markers\n"
+
+
 def test_a_table_without_end_does_not_swallow_the_text_behind_it(results, capsys):
     readme = results / "README.md"
     text = "<!-- table:dpsom_parity -->\n\nText.\n\n<!-- table:dpsom_metrics -->\n\n<!-- /table -->"
