@@ -13,7 +13,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -39,8 +39,8 @@ OPTIONS = {  # what Sacred takes on trust, in words and as a pattern
     "--beat-interval": ("a number of seconds", r"(?=.*[1-9])\d*\.?\d+"),
     "--capture": ("no, sys or fd", "no|sys|fd"),
     "--id": ("letters, digits, - and _", r"[\w-]+"),
-    "--priority": ("a number", r"-?\d+\.?\d*"),
     "--loglevel": ("0 to 50, DEBUG, INFO, WARNING, ERROR or CRITICAL", r"\d+|DEBUG|INFO|WARNING|ERROR|CRITICAL"),
+    "--priority": ("a number", r"-?\d+\.?\d*"),
 }
 NO_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory", re.IGNORECASE)  # PyTorch's words
 NO_COMPILER = re.compile(r"No working C\+\+ compiler|Failed to find C compiler")  # also PyTorch's, and Triton's
@@ -55,15 +55,13 @@ def launch(experiment: Experiment, argv: Sequence[str] | None = None, in_process
     """
     program, *arguments = sys.argv if argv is None else argv
     signals = _interrupt_on_signals()
+    first_process = int(os.environ.get("RANK", 0)) == 0
     options: dict[str, Any] = {}
     try:
         options = _parse(experiment, program, arguments)
         if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not in_processes:
             raise UserError(f"{experiment.path} trains in one process: start it with python instead of torchrun")
-        if int(os.environ.get("RANK", 0)) > 0:
-            with _unseen(options):
-                _run(experiment, options)
-        else:
+        with nullcontext() if first_process else _unseen(options):
             _run(experiment, options)
         status = 0
     except UserError as error:
@@ -72,7 +70,7 @@ def launch(experiment: Experiment, argv: Sequence[str] | None = None, in_process
         _print_line(f"error: {error}")
         status = 2
     except KeyboardInterrupt:
-        if int(os.environ.get("RANK", 0)) == 0:  # the folders of the others are thrown away
+        if first_process:  # the folders of the others are thrown away
             _print_line(f"interrupted; {_how_to_resume(experiment, program)}")
         status = 128 + (signals[0] if signals else signal.SIGINT)
     except Exception as error:

@@ -86,7 +86,7 @@ class DPSOM(ProbabilisticSOM):
         return self.decoder(latents).float().sigmoid()
 
     def elbo_terms(self, inputs: Tensor, latents: Tensor, kl: Tensor) -> dict[str, Tensor]:
-        """Of images `[B, C, H, W]`: Bernoulli with soft targets, summed over pixels."""
+        """`weighted_elbo` of images `[B, C, H, W]`: Bernoulli with soft targets, summed over pixels."""
         logits = self.decoder(latents).float()
         negative_log_likelihood = F.binary_cross_entropy_with_logits(logits, inputs, reduction="sum") / len(inputs)
         return weighted_elbo(negative_log_likelihood, kl, self.weights.prior)

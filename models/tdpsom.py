@@ -164,7 +164,7 @@ class TDPSOM(ProbabilisticSOM):
     # Terms
 
     def elbo_terms(self, inputs: Tensor, latents: Tensor, kl: Tensor) -> dict[str, Tensor]:
-        """Of hours `[N, C]`: Gaussian, summed over channels."""
+        """`weighted_elbo` of hours `[N, C]`: Gaussian, summed over channels."""
         negative_log_likelihood = -self.decode(latents).log_prob(inputs).mean()
         return weighted_elbo(negative_log_likelihood, kl, self.weights.prior)
 

@@ -23,8 +23,10 @@ FAITHFUL = ("dpsom/mnist_faithful", "dpsom/mnist_faithful_104")
 METRICS = {"nmi": "test/nmi_geometric", "purity": "test/purity"}
 
 
-def original_curve(path: Path) -> list[dict]:
-    """The original's epochs, with our names of phases and metrics."""
+def original_curve(path: Path) -> list[dict] | None:
+    """The original's epochs, with our names of phases and metrics; None where the file is missing."""
+    if not path.exists():
+        return None
     try:
         with path.open(newline="", encoding="utf-8") as file:
             return [
@@ -47,11 +49,9 @@ def faithful_curves(records: Iterable[Record]) -> list[list[dict]]:
 
 def learning_curve(results: Path) -> Figure | None:
     """The records below `results` beside the original; None where one of them is missing."""
-    if not (results / ORIGINAL).exists():
-        return None
     reference = original_curve(results / ORIGINAL)
     curves = faithful_curves(load_records(results / "runs"))
-    if not curves:
+    if not reference or not curves:
         return None
     titles = {metric: heading(metric) for metric in METRICS.values()}
     return curve_comparison(curves, reference, ("faithful", "TensorFlow"), titles)

@@ -158,9 +158,9 @@ def first_label(curve: figures.Curve, metric: str) -> str:
 
 def beside_the_original(folder: Path, records: dict[str, list[Record]]) -> dict | None:
     """The original's curve with that of our faithful runs, and the difference where both are; None without a curve."""
-    if not (folder / ORIGINAL).exists():
-        return None
     original = original_curve(folder / ORIGINAL)
+    if original is None:
+        return None
     curves = faithful_curves(chain.from_iterable(records.values()))
     starts, note = figures.phase_starts([original, *curves])
     panels = []

@@ -28,6 +28,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 from experiments import PROJECT
@@ -285,10 +286,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     slurm = parser.add_argument_group("with --executor slurm")
     add = slurm.add_argument
     add("--partition", metavar="NAME", help="of Slurm (default: Slurm's own)")
-    add("--time-limit", type=int, metavar="MINUTES", help="of one job; then it resumes (default: 240)")
-    add("--cores", type=int, metavar="N", help="of each job (default: 4)")
-    add("--gpus", type=int, metavar="N", help="of each job (default: 0)")
-    add("--memory", type=int, metavar="GB", help=f"of each job (default: {GIGABYTES_A_JOB})")
+    add(
+        "--time-limit",
+        type=int,
+        metavar="MINUTES",
+        help=f"of one job; then it resumes (default: {OF_SLURM['time_limit']})",
+    )
+    for name, metavar in (("cores", "N"), ("gpus", "N"), ("memory", "GB")):
+        add(f"--{name}", type=int, metavar=metavar, help=f"of each job (default: {OF_SLURM[name]})")
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.tables if name not in TABLES]:
         raise UserError(f"no table {', '.join(unknown)}: there are {', '.join(TABLES)}")
@@ -328,7 +333,7 @@ def reproduce(options: argparse.Namespace) -> int:
         name = config_name_of(options.collect, options.rows[0] if options.rows else None)
         print(f"recorded: {collect(options.collect, name, results_runs)}")
         return 0
-    records = [record for row in Results(options.results).records.values() for record in row]
+    records = list(chain.from_iterable(Results(options.results).records.values()))
     plan = missing(wanted(options.tables or list(TABLES), options.rows, options.seeds), records)
     if not plan:
         print("nothing is missing")

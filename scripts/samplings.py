@@ -69,7 +69,8 @@ def main(arguments: list[str] | None = None) -> int:
     rows: dict[str, np.ndarray] = {}
     try:
         found = {folder: finished_run(folder) for folder in options.runs}
-        if len({str(data_of(record)) for _, record in found.values()}) > 1:
+        data = [data_of(record) for _, record in found.values()]
+        if any(other != data[0] for other in data):
             raise UserError("these runs have different data: give runs of the same data set, split and scaling")
         for folder, (net, record) in found.items():
             inputs, pictures = reconstructed(folder, net, record)
