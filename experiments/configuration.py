@@ -7,15 +7,18 @@ dotted name, say what else a value must satisfy:
 """
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from pathlib import Path
 from types import NoneType
 from typing import Any
 
+from experiments import PROJECT
 from experiments.errors import UserError
 
 from sacred import Ingredient
+from sacred.config import load_config_file
 from sacred.utils import get_by_dotted_path, iterate_flattened, recursive_update, set_by_dotted_path
 
 KINDS = {bool: "True or False", int: "an integer", float: "a number", str: "a string", NoneType: "None"}
@@ -82,6 +85,34 @@ def default_config(experiment: Ingredient) -> dict[str, Any]:
     return defaults
 
 
+def config_path(experiment: str, name: str) -> Path:
+    """The file of a named config."""
+    return PROJECT / "configs" / experiment / f"{name}.yaml"
+
+
+def read_settings(path: str | Path) -> dict[str, Any]:
+    """The nested settings in a file of any format that Sacred reads (YAML, JSON).
+
+    Raises:
+        UserError: it cannot be read, or holds what no configuration has.
+    """
+    try:
+        settings = load_config_file(str(path))
+    except Exception as error:  # each format has its own
+        raise UserError(f"cannot read the settings in the file {path}: {error}") from error
+    if not isinstance(settings, dict):
+        raise UserError(f"cannot read the settings in the file {path}: it holds no mapping of keys to values")
+    if settings.get("resume") is not None:
+        raise UserError(f"the file {path} sets resume: remove it there and give resume=FOLDER alone")
+    for key in _keys_within(settings):
+        if not isinstance(key, str) or "." in key or key.startswith("$"):
+            raise UserError(
+                f"the file {path} has the key {key!r}: write names, and members below their group, as in "
+                "model: {alpha: 3}"
+            )
+    return settings
+
+
 def check_config(config: dict[str, Any], defaults: dict[str, Any], rules: dict[str, Rule]) -> None:
     """Compare a nested configuration with the defaults it was made from.
 
@@ -107,6 +138,14 @@ def closest(name: str, names: Iterable[str]) -> str:
     """A hint that ends an error message: the most similar of `names`, or all of them."""
     similar = get_close_matches(name, names, n=1)
     return f"did you mean {similar[0]}?" if similar else f"there are {', '.join(sorted(names)) or 'none'}"
+
+
+def _keys_within(settings: Mapping[Any, Any]) -> Iterator[Any]:
+    """Every key of nested mappings, those in lists aside."""
+    for key, value in settings.items():
+        yield key
+        if isinstance(value, Mapping):
+            yield from _keys_within(value)
 
 
 def _unknown_key(key: str, known: Iterable[str]) -> str:
@@ -153,4 +192,4 @@ def _allowed(default: Any, rule: Rule | None) -> str:
         words = KINDS[_kind(default, rule)]
     if rule:
         words += f", {rule.allowed}" + (", or None" if rule.none else "")
-    return words
+    return words + (f", such as {default}" if isinstance(default, list) else "")

@@ -12,19 +12,19 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any, NoReturn
 
-from experiments.configuration import closest
+from experiments import PROJECT
+from experiments.configuration import closest, config_path, default_config, read_settings
 from experiments.errors import UserError
 from experiments.ingredients.observers import check_observers, redact, shown
 
 from docopt import DocoptExit, docopt
 from sacred import Experiment
 from sacred.arg_parser import get_config_updates
-from sacred.config import load_config_file
 from sacred.observers import FileStorageObserver
 from sacred.utils import (
     SacredError,
@@ -58,6 +58,7 @@ def launch(experiment: Experiment, argv: Sequence[str] | None = None, in_process
     first_process = int(os.environ.get("RANK", 0)) == 0
     options: dict[str, Any] = {}
     try:
+        _check_copy(program)
         options = _parse(experiment, program, arguments)
         if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not in_processes:
             raise UserError(f"{experiment.path} trains in one process: start it with python instead of torchrun")
@@ -117,6 +118,16 @@ def _interrupt_on_signals() -> list[int]:
     signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, interrupt)
     return received
+
+
+def _check_copy(program: str) -> None:
+    """Raise UserError for a program of another copy of this project, whose own modules it would not import."""
+    folder = Path(program).resolve().parent
+    if os.path.isfile(folder / Path(__file__).name) and not folder.parent.samefile(PROJECT):
+        raise UserError(
+            f"{program} would run the code of another copy of the project, {PROJECT}, which is the one that is "
+            f"installed: use the Python of its own .venv, or set PYTHONPATH={folder.parent}"
+        )
 
 
 def _parse(experiment: Experiment, program: str, arguments: list[str]) -> dict[str, Any]:
@@ -199,31 +210,17 @@ def _check_named_config(name: str, experiment: Experiment) -> None:
     """Raise UserError unless `name` is a named config or a readable file of settings."""
     named_configs = dict(experiment.gather_named_configs())
     if os.path.isfile(name):
-        try:
-            settings = load_config_file(name)
-        except Exception as error:  # each format has its own
-            raise UserError(f"cannot read the settings in the file {name}: {error}") from error
-        if not isinstance(settings, dict):
-            raise UserError(f"cannot read the settings in the file {name}: it holds no mapping of keys to values")
-        if settings.get("resume") is not None:
-            raise UserError(f"the file {name} sets resume: remove it there and give resume=FOLDER alone")
-        for key in _keys_within(settings):
-            if not isinstance(key, str) or "." in key or key.startswith("$"):
-                raise UserError(
-                    f"the file {name} has the key {key!r}: write names, and members below their group, as in "
-                    "model: {alpha: 3}"
-                )
+        read_settings(name)
+    elif "/" in name or name.endswith((".yaml", ".json")):
+        raise UserError(f"there is no file {name}: give the path of a file of settings, or the name of a config")
     elif name not in named_configs:
+        if os.path.isfile(broken := config_path(experiment.path, name)):
+            read_settings(shown(broken))
         hint = closest(name, named_configs)
-        raise UserError(f"unknown named config {name!r}: {hint} (a setting is written KEY=VALUE, without spaces)")
-
-
-def _keys_within(settings: Mapping[Any, Any]) -> Iterator[Any]:
-    """Every key of nested mappings, those in lists aside."""
-    for key, value in settings.items():
-        yield key
-        if isinstance(value, Mapping):
-            yield from _keys_within(value)
+        raise UserError(
+            f"unknown named config {name!r}: {hint} (a setting is written KEY=VALUE, without spaces or in quotes: "
+            "model.map_size='[5, 6]')"
+        )
 
 
 def _how_to_resume(experiment: Experiment, program: str) -> str:
@@ -233,7 +230,11 @@ def _how_to_resume(experiment: Experiment, program: str) -> str:
     folders.append(run.config.get("resume") if run else None)
     for folder in filter(None, folders):
         if os.path.isfile(Path(folder, CHECKPOINT)):
-            return f"resume with: python {program} with {shlex.quote(f'resume={shown(folder)}')}"
+            settings = [f"resume={shown(folder)}"]
+            given, default = (config.get("tracking", {}) for config in (run.config, default_config(experiment)))
+            if given.get("runs_dir") != default.get("runs_dir"):
+                settings.append(f"tracking.runs_dir={given['runs_dir']}")
+            return f"resume with: python {program} with {shlex.join(settings)}"
     return "there is no checkpoint yet: start again with the same command"
 
 

@@ -321,7 +321,7 @@ def _started(layer: nn.Conv2d) -> nn.Conv2d:
 def _pooled_shape(image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
     channels, height, width = image_shape
     if height % 4 or width % 4:
-        raise ValueError(f"the convolutional network halves images twice, so {height} x {width} pixels do not fit")
+        raise ValueError(f"the convolutional network takes sides that are multiples of 4, not {height} x {width}")
     return channels, height // 4, width // 4
 
 

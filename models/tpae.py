@@ -254,7 +254,7 @@ def encoder_of(kind: str, channels: int, sides: tuple[int, int], width: int) -> 
         ValueError: sides that are no multiples of four or below eight.
     """
     if any(side % 4 or side < 8 for side in sides):
-        raise ValueError(f"pictures are halved twice or more, so {sides[0]} x {sides[1]} pixels do not fit")
+        raise ValueError(f"the sides of pictures must be multiples of 4 from 8 on, not {sides[0]} x {sides[1]}")
     if kind == "published":
         layers = [
             nn.Conv2d(channels, FEATURES // 2, 3, stride=2, padding=1),

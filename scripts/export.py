@@ -99,7 +99,7 @@ def build_model(experiment: str, config: Mapping[str, Any], samples: Samples) ->
         UserError: models of this experiment cannot be exported.
     """
     if experiment not in EXPERIMENTS:
-        raise UserError(f"runs of {experiment} cannot be exported: only those of {', '.join(EXPERIMENTS)}")
+        raise UserError(f"runs of {experiment} have no model to take up: only those of {', '.join(EXPERIMENTS)}")
     return importlib.import_module(f"experiments.{experiment}").build(config, samples)
 
 
@@ -110,6 +110,8 @@ def load_exported(folder: str | Path) -> nn.Module:
         UserError: the folder holds no exported model, or not that of this version.
     """
     folder = Path(folder)
+    if not os.path.isfile(folder / CONFIG):
+        raise UserError(f"{folder} is no exported model: give the path of a folder that scripts/export.py has written")
     content = read_json(folder / CONFIG)
     try:
         model = build_model(content["experiment"], content["config"], Samples.of(content["samples"]))
@@ -130,11 +132,11 @@ def trained(run: Path) -> tuple[nn.Module, dict[str, Any], Samples]:
         raise UserError(f"{run} is no run folder: give one such as runs/dpsom/7")
     status = read_json(run / "run.json").get("status")
     if status != "COMPLETED":
-        raise UserError(f"{run} is not a finished run but {status}: only COMPLETED runs are exported")
+        raise UserError(f"{run} is not a finished run but {status}: only a COMPLETED one has its trained model")
     record = check_record(read_json(run / RECORD), run / RECORD)
     path = run / checkpoint.FILE_NAME
     if record["experiment"] in EXPERIMENTS and not path.exists():
-        raise UserError(f"{run} has no {path.name}: there is no model to export")
+        raise UserError(f"{run} has no {path.name}, so its trained model is lost: run it again")
     samples, config = read_samples(run), read_json(run / "config.json")
     model = build_model(record["experiment"], config, samples)
     state = checkpoint.load(path, checkpoint.fingerprint(config))
@@ -213,7 +215,7 @@ tags: [self-organising-map, {experiment}]
 
 ## Use
 
-With the repository that made it:
+Paths below are seen from the folder that holds `{folder}`. With the repository that made it:
 
 ```python
 import torch
@@ -253,6 +255,11 @@ They are of one run, seed {seed}, by code at commit {commit}, computed in {preci
 
 {limits}
 """
+SCALED = {
+    "per_image_max": ("They are float32 in [0, 1]: of each sample, every value is divided by the largest one.",),
+    "unit": ("They are float32 in [0, 1]: every value is divided by the largest possible one (255 in files).",),
+}
+"""What the card says of the values of pictures, by `data.scaling`."""
 METHODS = ("winners", "logits", "forecast_hours")
 """Methods of models that the card explains."""
 
@@ -306,7 +313,7 @@ def card(model: nn.Module, record: dict[str, Any], samples: Samples, inputs: Inp
         shape=shown(samples.shape),
         map=f" The map has {height} x {width} units; unit = row * {width} + column." if has_map else "",
         folder=folder,
-        sizes=inputs.sizes,
+        sizes=" ".join([inputs.sizes, *SCALED.get(config["data"].get("scaling"), ())]),
         methods="\n".join(method_line(model, method) for method in METHODS if hasattr(model, method)),
         programs="\n".join(
             f'\nprogram = torch.export.load("{folder}/{file}").module()  # {method}\n'

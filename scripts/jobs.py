@@ -55,7 +55,8 @@ class Setting:
 
     runs_dir: Path
     threads: int
-    commit: str
+    code: str
+    """see `state_of_code`"""
 
 
 def program(name: str) -> Path:
@@ -81,10 +82,11 @@ def read_or_none(path: Path) -> dict | None:
 def look_up(job: Job, setting: Setting) -> None:
     """Sets the job's action and folder from the run folders of the same experiment, config and seed.
 
-    Collect what finished at this commit; else wait for what is running; else resume the latest checkpoint of what
-    reproduce.py started at this commit and was interrupted, killed or failed for want of disk or memory; else start.
+    Collect what finished with this code; else wait for what is running; else resume the latest checkpoint of what
+    reproduce.py started with this code and was interrupted, killed or failed for want of disk or memory; else start.
     (What failed by itself, as with a loss that is not a number, has left failed.pt.) The comment that `command` gives
-    its runs tells at which commit they began.
+    its runs tells with which code they began; the record of any other run tells its commit, which is all where nothing
+    was changed.
     """
     job.action, job.folder = "start", None
     interrupted = []
@@ -93,9 +95,10 @@ def look_up(job: Job, setting: Setting) -> None:
         if not config or not run or config.get("seed") != job.seed or differing_keys(config, job.config):
             continue
         status = run.get("status")
-        ours = run.get("meta", {}).get("comment") == COMMENT + setting.commit
+        ours = run.get("meta", {}).get("comment") == COMMENT + setting.code
         record = read_or_none(folder / "record.json")
-        if status == "COMPLETED" and record and (ours or record.get("git_commit") == setting.commit):
+        same_code = ours or (record and record.get("git_commit") == setting.code and not record.get("git_dirty"))
+        if status == "COMPLETED" and record and same_code:
             job.action, job.folder = "collect", folder
             return
         if status == "RUNNING" and time.time() - (folder / "run.json").stat().st_mtime < HEARTBEAT_SECONDS:
@@ -127,7 +130,7 @@ def command(job: Job, setting: Setting) -> list[str]:
         str(program(job.runs.experiment)),
         "with",
         *settings,
-        f"--comment={COMMENT}{setting.commit}",
+        f"--comment={COMMENT}{setting.code}",
     ]
 
 

@@ -5,6 +5,7 @@ import importlib
 import json
 import os
 
+from experiments.configuration import closest, config_path, read_settings
 from experiments.errors import UserError
 from scripts.jobs import Job, relative
 from scripts.records import Record
@@ -36,8 +37,10 @@ def resolve_config(experiment: Experiment, config_name: str, seed: int = 0, upda
     `updates` are nested values that differ from it.
     """
     if config_name not in dict(experiment.gather_named_configs()):
-        path = f"configs/{experiment.path}/{config_name}.yaml"
-        raise UserError(f"{experiment.path} has no named config {config_name!r}: add {path}")
+        if os.path.isfile(path := config_path(experiment.path, config_name)):
+            read_settings(path)
+        place = relative(path.parent)
+        raise UserError(f"{experiment.path} has no named config {config_name!r}: put its YAML into {place}")
     run = create_run(
         experiment, "print_config", {"seed": seed} | (updates or {}), (config_name,), force=True, log_level="ERROR"
     )
@@ -59,8 +62,8 @@ def wanted(tables: list[str], rows: list[str], seeds: int | None) -> list[Job]:
     """
     every = list(dict.fromkeys(runs for name in tables for runs in TABLES[name].runs()))
     if unknown := sorted(set(rows) - {name for runs in every for name in (runs.config_name, runs.key)}):
-        names = ", ".join(dict.fromkeys(runs.config_name for runs in every))
-        raise UserError(f"no row {', '.join(unknown)} in {', '.join(tables)}: there are {names}")
+        hint = closest(unknown[0], {runs.key if "/" in unknown[0] else runs.config_name for runs in every})
+        raise UserError(f"no row {unknown[0]} in {', '.join(tables)}: {hint} (scripts/summarise.py needs no row)")
     jobs = []
     for place, runs in enumerate(every):
         asked_for = runs.stages[-1][0]

@@ -34,7 +34,7 @@ from pathlib import Path
 from experiments import PROJECT
 from experiments.errors import UserError
 from experiments.ingredients import bfloat16
-from experiments.ingredients.record import Provenance
+from experiments.ingredients.record import Provenance, state_of_code
 from experiments.ingredients.trained_map import ARRAYS
 from experiments.ingredients.trajectories import TRAJECTORIES
 from scripts import jobs as run_folders
@@ -223,7 +223,7 @@ class Execution:
             log = log_of(job, self.setting)
             self.trouble(job, f"failed with exit status {ended.exit_status}: {last_line(log)} (log: {relative(log)})")
         else:
-            commit = self.setting.commit[:8] or "unknown"
+            commit = self.setting.code[:8] or "unknown"
             self.trouble(job, f"it ended without a record for commit {commit} in {relative(self.setting.runs_dir)}")
 
     def record(self, job: Job) -> None:
@@ -313,17 +313,17 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return options
 
 
-def make_executor(options: argparse.Namespace, runs: int, commit: str) -> tuple[Local | Slurm, Setting, int]:
+def make_executor(options: argparse.Namespace, runs: int, code: str) -> tuple[Local | Slurm, Setting, int]:
     """The executor that the options ask for, what all its runs share, and how many run at a time."""
     runs_dir = options.runs_dir.absolute()
     if options.executor == "slurm":
         at_a_time = min(options.jobs or SLURM_JOBS, runs)
-        setting = Setting(runs_dir, options.cores, commit)
+        setting = Setting(runs_dir, options.cores, code)
         limits = (options.partition, options.time_limit, options.gpus, options.memory)
         return Slurm(setting, at_a_time, *limits), setting, at_a_time
     devices = gpus()
     at_a_time = min(options.jobs or len(devices) or default_jobs(), runs)
-    setting = Setting(runs_dir, max(1, cores() // at_a_time), commit)
+    setting = Setting(runs_dir, max(1, cores() // at_a_time), code)
     return Local(setting, at_a_time, devices), setting, at_a_time
 
 
@@ -338,8 +338,7 @@ def reproduce(options: argparse.Namespace) -> int:
     if not plan:
         print("nothing is missing")
         return 0
-    code = Provenance.now()
-    executor, setting, at_a_time = make_executor(options, len(plan), code.git_commit or "")
+    executor, setting, at_a_time = make_executor(options, len(plan), state_of_code())
     on_gpu = options.gpus > 0 if options.executor == "slurm" else bool(gpus())
     for job in plan:
         job.config = named_config(job.runs.experiment, job.runs.config_name)
@@ -347,8 +346,11 @@ def reproduce(options: argparse.Namespace) -> int:
         look_up(job, setting)
     check_rows(plan, records)
     show_plan(plan, at_a_time, setting.threads)
-    if code.git_dirty:
-        print("note: the code has uncommitted changes; the tables will mark these runs")
+    if Provenance.now().git_dirty:
+        print(
+            "note: the code has uncommitted changes, so the tables will mark these runs until their records below "
+            "results/runs are deleted and they are run again: commit first"
+        )
     if on_gpu and (unknown := sum(not recorded_seconds(job, records, on_gpu) for job in plan)):
         print(f"note: {unknown} of them have no run on a GPU yet: they are estimated for two CPU cores, far too long")
     in_bf16 = sum(job.config["compute"]["precision"] == "bf16" for job in plan)

@@ -27,9 +27,10 @@ from pathlib import Path
 from typing import Any
 
 from experiments import PROJECT
+from experiments.configuration import config_path, read_settings
 from experiments.errors import UserError
 from experiments.ingredients.observers import redact
-from experiments.ingredients.record import Provenance
+from experiments.ingredients.record import state_of_code
 from scripts.jobs import Job, Setting, died, last_line, log_of, relative, settle, train
 from scripts.plan import cores, load_experiment, resolve_config
 from scripts.records import read_json, write_result
@@ -143,7 +144,7 @@ class Study:
 
     def __init__(self, search: Search, folder: Path, storage: str | None, seed: int, threads: int):
         self.search, self.folder, self.seed = search, folder, seed
-        self.threads, self.commit = threads, Provenance.now().git_commit or ""
+        self.threads, self.code = threads, state_of_code()
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -168,7 +169,10 @@ class Study:
         about = {key: getattr(search, key) for key in KEYS} | {"seed": seed}
         former = self.study.user_attrs.get("search")
         if former not in (None, about):
-            raise UserError(f"the study {search.name} was begun with {former}: rename {search.name}.yaml or delete it")
+            raise UserError(
+                f"the study {search.name} was begun with {former}: give the file another name, or delete "
+                f"the study in {relative(folder)}"
+            )
         self.study.set_user_attr("search", about)
 
     def count(self, *states: TrialState) -> int:
@@ -216,7 +220,7 @@ class Study:
         runs = Runs(self.search.experiment, self.search.config, ((1, 1),), 0.0)
         job = Job(runs, self.seed, self.search.resolved(parameters, self.seed))
         job.updates = [f"{key}={value!r}" for key, value in parameters.items()] + ["tracking.figures=False"]
-        setting = Setting(self.folder / "trials" / str(number), self.threads, self.commit)
+        setting = Setting(self.folder / "trials" / str(number), self.threads, self.code)
         settle(job, setting)
         while job.action != "collect":
             status = finish(train(job, setting))
@@ -239,8 +243,8 @@ class Study:
     def export_best(self) -> Path:
         """Writes the best trial as a YAML of the experiment; returns its path."""
         best, search = self.study.best_trial, self.search
-        base = PROJECT / "configs" / search.experiment / f"{search.config}.yaml"
-        content = recursive_update(yaml.safe_load(base.read_text()) or {}, nested(best.params))
+        base = config_path(search.experiment, search.config)
+        content = recursive_update(read_settings(base), nested(best.params))
         path = self.folder / "best.yaml"
         header = [
             f"# Best of {self.count(TrialState.COMPLETE)} trials of the search {search.name}, which changed "

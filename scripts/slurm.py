@@ -181,7 +181,7 @@ class Slurm:
                 continue
             content = json.loads(array.read_text())
             key = tuple(content["runs"][task.index])
-            if content["commit"] == self.setting.commit and key in jobs:
+            if content.get("code") == self.setting.code and key in jobs:
                 self.running.append(jobs[key])
                 self.tasks[key] = task
 
@@ -193,7 +193,7 @@ class Slurm:
         """
         array = f"reproduce-{uuid.uuid4().hex[:8]}"
         folder = self.folder / array
-        content = {"commit": self.setting.commit, "runs": [job.key for job in jobs]}
+        content = {"code": self.setting.code, "runs": [job.key for job in jobs]}
         write_result(folder / "runs.json", json.dumps(content).encode())
         executor = submitit.SlurmExecutor(folder, max_num_timeout=TIMEOUTS)
         executor.update_parameters(job_name=array, **self.parameters)

@@ -108,13 +108,13 @@ def test_accepts(key, value):
         ("compute.threads", "null", "an integer, at least 1, or None"),
         ("compute.compile", 1, "True or False"),
         ("compute.compile", "true", "True or False"),
-        ("model.map_size", 8, "a list of 2 values, each an integer, at least 1"),
-        ("model.map_size", (8, 8), "a list of 2 values, each an integer, at least 1"),
-        ("model.map_size", [8], "a list of 2 values, each an integer, at least 1"),
-        ("model.map_size", [8, 8, 8], "a list of 2 values, each an integer, at least 1"),
-        ("model.map_size", [0, 8], "a list of 2 values, each an integer, at least 1"),
-        ("model.map_size", [8, 8.0], "a list of 2 values, each an integer, at least 1"),
-        ("model.map_size", [8, None], "a list of 2 values, each an integer, at least 1"),
+        ("model.map_size", 8, "a list of 2 values, each an integer, at least 1, such as [8, 8]"),
+        ("model.map_size", (8, 8), "a list of 2 values, each an integer, at least 1, such as [8, 8]"),
+        ("model.map_size", [8], "a list of 2 values, each an integer, at least 1, such as [8, 8]"),
+        ("model.map_size", [8, 8, 8], "a list of 2 values, each an integer, at least 1, such as [8, 8]"),
+        ("model.map_size", [0, 8], "a list of 2 values, each an integer, at least 1, such as [8, 8]"),
+        ("model.map_size", [8, 8.0], "a list of 2 values, each an integer, at least 1, such as [8, 8]"),
+        ("model.map_size", [8, None], "a list of 2 values, each an integer, at least 1, such as [8, 8]"),
         ("model.alpha", "ten", "a number"),
         ("model.alpha", False, "a number"),
         ("model.alpha", float("nan"), "a number"),
@@ -142,7 +142,7 @@ def test_lists_of_any_length():
     for rates in ([], [0.5, 0.0], [0.5, None], 0.5):
         with pytest.raises(UserError) as error:
             check_config({"rates": rates}, {"rates": [0.9, 0.1]}, rules)
-        allowed = "a list of one or more values, each a number, greater than 0, or None"
+        allowed = "a list of one or more values, each a number, greater than 0, or None, such as [0.9, 0.1]"
         assert str(error.value) == f"rates is {rates!r}: it must be {allowed}"
 
 

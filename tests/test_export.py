@@ -255,10 +255,10 @@ MISTAKES = {
     "is not a finished run but INTERRUPTED": lambda run: change(run / "run.json", status="INTERRUPTED"),
     "is no run folder: give one": lambda run: (run / "run.json").unlink(),
     "record.json cannot be read": lambda run: (run / "record.json").unlink(),
-    "runs of baselines cannot be exported: only those of dpsom": lambda run: change(
+    "runs of baselines have no model to take up: only those of dpsom": lambda run: change(
         run / "record.json", experiment=baselines.ex.path
     ),
-    "has no checkpoint.pt: there is no model to export": lambda run: (run / "checkpoint.pt").unlink(),
+    "has no checkpoint.pt, so its trained model is lost": lambda run: (run / "checkpoint.pt").unlink(),
     "data.json is missing or damaged": lambda run: (run / FILE_NAME).write_text('{"shape": [8]}'),
     "checkpoint.pt is damaged": lambda run: (run / "checkpoint.pt").write_bytes(b"PK"),
     "checkpoint.pt belongs to another configuration": lambda run: change(run / "config.json", seed=1),
@@ -330,7 +330,7 @@ def test_a_damaged_export_is_one_line(exported, tmp_path):
     with pytest.raises(UserError, match="cannot be loaded"):
         load_exported(folder)
     change(folder / "config.json", experiment="baselines")
-    with pytest.raises(UserError, match="runs of baselines cannot be exported"):
+    with pytest.raises(UserError, match="runs of baselines have no model"):
         load_exported(folder)
     change(folder / "config.json", experiment="topography", samples={})
     with pytest.raises(UserError, match="cannot be loaded"):

@@ -47,6 +47,15 @@ def test_train_and_test_folders(tmp_path):
     assert sorted(training.sum(dim=(1, 2, 3)).tolist()) == pytest.approx(sorted(everything.sum(dim=(1, 2, 3)).tolist()))
 
 
+@pytest.mark.parametrize("folders", [("Train", "Test"), ("train", "val"), ("test",), ("cat", "validation")])
+def test_folders_of_splits_are_no_classes_and_none_is_ignored(tmp_path, folders):
+    for folder in folders:
+        write(tmp_path / folder, "cat", 6)
+    message = user_error(load, tmp_path)
+    assert "call the folders of splits train and test" in message
+    assert any(f"has the folder {folder}:" in message for folder in folders)
+
+
 def test_a_single_picture_is_no_data_set(tmp_path):
     write(tmp_path, "cat", 1)
     assert "holds a single picture" in user_error(load, tmp_path)
@@ -79,8 +88,8 @@ def test_pictures_are_read_once_and_again_when_one_has_changed(tmp_path, monkeyp
     write(tmp_path, "a", 3)
     first = read_pictures(tmp_path)
     assert (tmp_path / CACHE_NAME).exists()
-    opened, original = [], image_folder._opened
-    monkeypatch.setattr(image_folder, "_opened", lambda path: opened.append(path) or original(path))
+    opened, original = [], image_folder.open_picture
+    monkeypatch.setattr(image_folder, "open_picture", lambda path: opened.append(path) or original(path))
     np.testing.assert_array_equal(read_pictures(tmp_path).inputs, first.inputs)
     assert opened == []
     write(tmp_path, "b", 2)
@@ -99,7 +108,8 @@ def test_a_folder_that_cannot_be_written_is_read_all_the_same(tmp_path, monkeypa
 
 
 def test_no_folder_no_classes_and_an_empty_class(tmp_path):
-    assert "is no image folder (it does not exist): it needs one folder" in user_error(load, tmp_path / "nowhere")
+    missing = user_error(load, tmp_path / "nowhere")
+    assert "is no image folder (it does not exist; a relative data.root starts at the project's folder): " in missing
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "loose.png")
     assert "is no image folder (Couldn't find any class folder" in user_error(load, tmp_path)
     (tmp_path / "empty").mkdir()

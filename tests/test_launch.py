@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+from experiments import configuration, registration
 from experiments.configuration import at_least, check_config, default_config, one_of, optional, positive, text
 from experiments.errors import UserError
 from experiments.ingredients.data import read_image_folder
@@ -114,6 +115,38 @@ def make_run_folder(folder="runs/dummy/9", experiment="dummy", **changes):
     return config
 
 
+def test_a_named_config_that_cannot_be_read_disturbs_no_other(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(configuration, "PROJECT", tmp_path)
+    files = {"good": "seed: 7", "broken": "model: [", "dotted": "model.alpha: 3", "empty": ""}
+    (tmp_path / "configs" / "dummy").mkdir(parents=True)
+    for name, content in files.items():
+        (tmp_path / "configs" / "dummy" / f"{name}.yaml").write_text(content)
+
+    def experiment():
+        made = make_experiment()
+        registration.add_named_configs(made)
+        return made
+
+    assert run("with good", experiment())[0] == 0
+    assert saved("runs/dummy/1", "config.json")["seed"] == 7
+    for name, reason in (("broken", "cannot read"), ("dotted", "has the key 'model.alpha'"), ("empty", "no mapping")):
+        status, _, errors = run(f"with {name}", experiment())
+        assert (status, errors.count("\n")) == (2, 1)
+        assert f"configs/dummy/{name}.yaml" in errors
+        assert reason in errors
+
+
+def test_a_program_of_another_copy_is_refused(tmp_path, capsys):
+    other = tmp_path / "copy" / "experiments"
+    other.mkdir(parents=True)
+    (other / "launch.py").touch()
+    with pytest.raises(SystemExit) as stop:
+        launch(make_experiment(), [str(other / "dummy.py"), "with", "fast"])
+    assert stop.value.code == 2
+    assert f"set PYTHONPATH={other.parent}" in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
 def test_a_completed_run(run, caplog):
     status, _, errors = run("with fast seed=3 model.alpha=2 training.clip=None")
     assert (status, errors) == (0, "")
@@ -132,7 +165,10 @@ def test_a_completed_run(run, caplog):
         ("with =3", "unknown configuration key '': "),
         ("with 'a$b=3'", "unknown configuration key 'a\\$b': "),
         ("with seed=x", "seed is 'x': it must be an integer$"),
-        ("with model.map_size=8", r"model.map_size is 8: it must be a list of 2 values, each an integer$"),
+        (
+            "with model.map_size=8",
+            r"model.map_size is 8: it must be a list of 2 .*, each an integer, such as \[8, 8\]$",
+        ),
         ("with training.learning_rate=-1", "training.learning_rate is -1: it must be a number, greater than 0$"),
         ("with compute.threads=0", "compute.threads is 0: it must be an integer, at least 1, or None$"),
         ("with model=3", "model is a group of settings .* model.alpha, model.map_size$"),
@@ -142,8 +178,10 @@ def test_a_completed_run(run, caplog):
         ("with mnist", "unknown named config 'mnist': there are fast "),
         ("with tracking.mnist", "unknown named config 'tracking.mnist': there are fast "),
         ("with nosuch.ingredient", "unknown named config 'nosuch.ingredient': there are fast "),
-        ("with seed = 3", r"unknown named config 'seed': .*KEY=VALUE, without spaces\)$"),
-        ("with missing.yaml", "unknown named config 'missing.yaml': "),
+        ("with seed = 3", r"unknown named config 'seed': .*KEY=VALUE, without spaces or in quotes"),
+        ("with missing.yaml", "there is no file missing.yaml: "),
+        ("with settings/mine", "there is no file settings/mine: "),
+        ("with model.map_size=[5, 6]", r"unknown named config '6]': .*in quotes: model.map_size='\[5, 6\]'\)$"),
         ("with broken.yaml", "cannot read the settings in the file broken.yaml: "),
         ("with list.yaml", "cannot read the settings in the file list.yaml: it holds no mapping"),
         ("with settings.txt", "cannot read the settings in the file settings.txt: .*extension"),
@@ -369,7 +407,8 @@ def test_interrupted_before_the_first_checkpoint(run):
 def test_interrupted_after_a_checkpoint(run):
     status, _, errors = run("with behaviour=stop_after_checkpoint 'tracking.runs_dir=my runs'")
     assert status == 143
-    assert errors == "interrupted; resume with: python experiments/dummy.py with 'resume=my runs/dummy/1'\n"
+    advice = "interrupted; resume with: python experiments/dummy.py with "
+    assert errors == advice + "'resume=my runs/dummy/1' 'tracking.runs_dir=my runs'\n"
 
 
 def test_a_resumed_run_that_saved_nothing_is_resumed_from_where_it_started(run):

@@ -5,7 +5,7 @@ import subprocess
 from types import SimpleNamespace
 
 from experiments.ingredients import record
-from experiments.ingredients.record import Provenance
+from experiments.ingredients.record import Provenance, state_of_code
 
 import pytest
 
@@ -79,3 +79,21 @@ def test_what_other_code_began_is_not_credited_to_this(tmp_path, monkeypatch, ea
         run.info["resumed_from"] = str(tmp_path)
     assert Provenance.of(run) == Provenance("present", dirty)
     assert run.info["git_dirty"] is dirty
+
+
+def test_the_state_of_the_code_changes_with_every_change_that_is_not_committed(clone):
+    commit = Provenance.now().git_commit
+    seen = [state_of_code()]
+    assert seen == [commit]
+    for name, text in (("models/som.py", "one"), ("models/som.py", "two"), ("models/new.py", "one"), ("numpy.py", "")):
+        (clone / name).write_text(text)
+        seen.append(state_of_code())
+    assert len(set(seen)) == 5
+    assert all(state.startswith(f"{commit} with changes ") for state in seen[1:])
+    (clone / "README.md").write_text("changed")
+    assert state_of_code() == seen[-1]
+
+
+def test_outside_a_clone_the_state_of_the_code_is_empty(tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "PROJECT", tmp_path)
+    assert state_of_code() == ""

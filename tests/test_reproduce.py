@@ -177,10 +177,10 @@ def finished(run: Path, commit=COMMIT, **changes) -> dict:
     return record
 
 
-def state(folder: Path, seed: int = 0) -> tuple[str, str | None]:
+def state(folder: Path, seed: int = 0, code: str = COMMIT) -> tuple[str, str | None]:
     """What reproduce.py would do about `quick`, and with which run folder."""
     job = Job(TABLES["dummy"].base, seed, named_config("dummy", "quick"))
-    look_up(job, Setting(folder / "runs", 1, COMMIT))
+    look_up(job, Setting(folder / "runs", 1, code))
     return job.action, job.folder and job.folder.name
 
 
@@ -216,7 +216,7 @@ def test_lower_orders_go_first_then_seeds_then_rows(folder):
         ("rounded", 1),
     ]
     assert [(j.runs.config_name, j.seed) for j in wanted(["dummy"], ["quick"], 3)] == [("quick", s) for s in range(3)]
-    with pytest.raises(UserError, match="no row quik in dummy: there are quick, broken, long"):
+    with pytest.raises(UserError, match=r"no row quik in dummy: did you mean quick\?"):
         wanted(["dummy"], ["quik"], None)
 
 
@@ -293,6 +293,23 @@ def test_the_latest_checkpoint_is_resumed_and_broken_folders_are_passed_over(fol
     assert state(folder) == ("resume", "2")
     finished(make_run(folder, 5, "COMPLETED"))
     assert state(folder) == ("collect", "5")
+
+
+def test_a_finished_run_of_changed_code_is_taken_only_with_the_same_changes(folder):
+    changed = f"{COMMIT} with changes 123"
+    finished(make_run(folder, 1, "COMPLETED", comment=COMMENT + changed), git_dirty=True)
+    assert state(folder, code=changed) == ("collect", "1")
+    for other in (f"{COMMIT} with changes 456", COMMIT):
+        assert state(folder, code=other) == ("start", None)
+
+
+def test_a_finished_run_by_hand_is_taken_only_from_clean_code(folder):
+    run = make_run(folder, 1, "COMPLETED", comment=None)
+    finished(run, git_dirty=True)
+    for code in (COMMIT, f"{COMMIT} with changes 123"):
+        assert state(folder, code=code) == ("start", None)
+    finished(run)
+    assert state(folder) == ("collect", "1")
 
 
 def test_a_finished_run_of_other_code_is_not_taken(folder):

@@ -86,10 +86,12 @@ class Finished:
     status: int
     output: str
     errors: str
+    started_in: Path
 
     @property
     def metrics(self):
-        return json.loads(self.output.splitlines()[-1].removeprefix("result: "))
+        folder = self.started_in / self.output.splitlines()[-1].removeprefix("run folder: ")
+        return json.loads((folder / "record.json").read_text())["metrics"]
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +119,7 @@ class Project:
         job |= {stream: str(path) for stream, path in paths.items()}
         print(json.dumps(job), file=self.server.stdin, flush=True)
         status = int(self.server.stdout.readline())
-        return Finished(status, *(path.read_text() for path in paths.values()))
+        return Finished(status, *(path.read_text() for path in paths.values()), self.folder)
 
     def run_folder(self, number):
         return self.folder / "runs" / "dpsom" / str(number)

@@ -98,7 +98,7 @@ def queued(tmp_path: Path, commit: str = COMMIT) -> Path:
     """An array of two runs as a former reproduce.py has left it."""
     folder = tmp_path / "runs" / "slurm" / "reproduce-1"
     folder.mkdir(parents=True)
-    (folder / "runs.json").write_text(json.dumps({"commit": commit, "runs": [job(0).key, job(1).key]}))
+    (folder / "runs.json").write_text(json.dumps({"code": commit, "runs": [job(0).key, job(1).key]}))
     return folder
 
 

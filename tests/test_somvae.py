@@ -22,7 +22,6 @@ import command_line
 import pytest
 import torch
 import yaml
-from command_line import strict_json
 
 FOLDER = Path(__file__).parents[1] / "configs"
 CONFIGS = {path.stem for path in (FOLDER / "somvae").glob("*.yaml")}
@@ -360,8 +359,7 @@ def fast(tmp_path_factory):
 
 
 def test_a_run_leaves_its_result_its_record_and_its_pictures(fast):
-    *_, last = fast.output.splitlines()
-    assert strict_json(last.removeprefix("result: ")) == fast.metrics
+    assert fast.output.splitlines()[-1] == f"run folder: {fast.folder}"
     record = fast.record
     assert (record["experiment"], record["seed"], record["status"]) == ("somvae", 3, "COMPLETED")
     assert set(record["config"]) == {

@@ -35,6 +35,7 @@ SPLIT_SEED = 42  # ratschlab/dpsom: train_test_split(..., random_state=42), what
 UNUSED_FRACTION, LAST_FRACTION = 1 / 12, 1 / 6  # ratschlab/SOM-VAE: MNIST's first 5,000 images and its last 10,000
 TEST_FRACTION = 0.2  # of sets that come without a test set, such as scikit-learn's digits
 CIFAR10_SITE = "https://www.cs.toronto.edu/~kriz/"
+SPLIT_NAMES = ("train", "training", "test", "testing", "val", "valid", "validation")  # no classes
 SCALINGS = ("per_image_max", "unit")
 DOWNLOAD_TIMEOUT = 30.0  # seconds without an answer; torchvision itself would wait for ever
 
@@ -299,8 +300,10 @@ def read_image_folder(root: Path) -> RawDataset:
     Without a `test` folder a fixed fifth is held out for testing, as of the digits.
 
     Raises:
-        UserError: see `read_pictures`; training and test set have different classes or kinds of pictures.
+        UserError: see `read_pictures`; training and test set have different classes or kinds of pictures; a folder is
+            called as a split that would be ignored or taken for a class.
     """
+    _check_splits(root)
     whole = root / "train" if os.path.isdir(root / "train") else root
     pictures = read_pictures(whole)
     inputs, labels = torch.from_numpy(pictures.inputs), torch.from_numpy(pictures.labels)
@@ -318,6 +321,19 @@ def read_image_folder(root: Path) -> RawDataset:
             )
         parts = inputs, labels, torch.from_numpy(held_out.inputs), torch.from_numpy(held_out.labels)
     return RawDataset(*parts, classes=pictures.classes, maximum=255.0, by_class=has_test_set)
+
+
+def _check_splits(root: Path) -> None:
+    try:
+        folders = {name for name in os.listdir(root) if os.path.isdir(root / name)}
+    except OSError:  # of which `read_pictures` tells
+        return
+    splits = {"train", "test"} if "train" in folders else set()
+    if strange := sorted(name for name in folders - splits if name.lower() in SPLIT_NAMES):
+        raise UserError(
+            f"{root} has the folder {strange[0]}: call the folders of splits train and test and move others away "
+            "(data.validation_fraction of train becomes the validation split)"
+        )
 
 
 READERS: dict[str, Callable[[Path], RawDataset]] = {

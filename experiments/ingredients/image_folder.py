@@ -41,14 +41,14 @@ def read_pictures(folder: Path) -> Pictures:
     fingerprint = _fingerprint(folder, samples)
     if (kept := _kept(folder / CACHE_NAME, fingerprint)) is not None:
         return Pictures(kept["inputs"], kept["labels"], classes)
-    first = _opened(samples[0][0])
+    first = open_picture(samples[0][0])
     inputs = np.empty((len(samples), *first.shape), np.uint8)
     for row, (path, _) in enumerate(tqdm(samples, desc=f"reading {folder.name}", unit="picture", mininterval=1.0)):
-        picture = _opened(path)
+        picture = open_picture(path)
         if picture.shape != first.shape:
             raise UserError(
                 f"{path} is {_kind(picture)}, but {samples[0][0]} is {_kind(first)}: "
-                "an image folder needs pictures of one size, all grey or all RGB"
+                "an image folder needs pictures of one size, all grey or all RGB (data.image_size resizes only those)"
             )
         inputs[row] = picture
     pictures = Pictures(inputs, np.array([label for _, label in samples], np.int64), classes)
@@ -62,19 +62,37 @@ def _listed(folder: Path) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
     try:
         found = datasets.ImageFolder(str(folder))
     except (OSError, RuntimeError) as error:
-        reason = "it does not exist" if not os.path.isdir(folder) else " ".join(str(error).split())
+        missing = "it does not exist; a relative data.root starts at the project's folder"
+        reason = " ".join(str(error).split()) if os.path.isdir(folder) else missing
         raise UserError(
             f"{folder} is no image folder ({reason}): it needs one folder of pictures for each class"
         ) from error
     return found.samples, tuple(found.classes)
 
 
-def _opened(path: str) -> np.ndarray:
-    """`[C, H, W]`."""
+def pictures_below(folder: Path) -> list[Path]:
+    """Every file in `folder` and below it whose name ends as that of a picture, sorted.
+
+    Raises:
+        UserError: there is none.
+    """
+    endings = import_torchvision_datasets().folder.IMG_EXTENSIONS
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in endings and path.is_file())
+    if not found:
+        raise UserError(f"there are no pictures in {folder} ({', '.join(endings)}): give a folder of them")
+    return found
+
+
+def open_picture(path: str) -> np.ndarray:
+    """The values of a picture, `[C, H, W]` uint8.
+
+    Raises:
+        UserError: it cannot be read, or is neither grey nor RGB of 8 bits.
+    """
     try:
         with Image.open(path) as image:
             if image.mode not in CHANNELS:
-                raise UserError(f"{path} is in mode {image.mode}: convert it to RGB or to grey (L)")
+                raise UserError(f"{path} is in mode {image.mode}: convert it to RGB or to grey (L), 8 bits a value")
             values = np.asarray(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise _unreadable(path, error) from error  # Pillow raises SyntaxError for some damaged PNG files

@@ -1,5 +1,6 @@
 """The small JSON file that every finished run leaves: all that a table needs to know about it."""
 
+import hashlib
 import json
 import math
 import subprocess
@@ -10,7 +11,7 @@ from typing import Any
 
 from experiments import PROJECT
 from experiments.ingredients.compute import hardware, versions
-from experiments.ingredients.observers import for_record, write_atomically
+from experiments.ingredients.observers import for_record, shown, write_atomically
 from experiments.ingredients.samples import Samples
 from experiments.ingredients.tracking import Tracker
 from experiments.ingredients.training import Progress
@@ -56,6 +57,17 @@ class Provenance:
         return present
 
 
+def state_of_code() -> str:
+    """The commit of the code, with a hash of its uncommitted changes where there are some; empty outside a clone."""
+    present = Provenance.now()
+    if present.git_commit is None or not present.git_dirty:
+        return present.git_commit or ""
+    changes = hashlib.sha256((_git("diff", "HEAD", "--binary", "--", *CODE) or "").encode())
+    for name in (_git("ls-files", "--others", "--exclude-standard", "-z", "--", *CODE) or "").split("\0")[:-1]:
+        changes.update(f"{name}\0".encode() + Path(PROJECT, name).read_bytes())
+    return f"{present.git_commit} with changes {changes.hexdigest()[:12]}"
+
+
 def finish(
     tracker: Tracker,
     experiment: str,
@@ -89,8 +101,21 @@ def finish(
         "data_checksum": samples.checksum,
     }
     write_atomically(tracker.folder / FILE_NAME, (json.dumps(record, indent=1) + "\n").encode())
-    print(f"result: {json.dumps(result)}")
+    print(by_split({name: f"{value:.4g}" for name, value in metrics.items()}))
+    print(f"run folder: {shown(tracker.folder)}")
     return result
+
+
+def by_split(metrics: Mapping[str, str]) -> str:
+    """What is said of the metrics `<split>/<metric>`, a line for each metric and a column for each split."""
+    splits = list(dict.fromkeys(name.partition("/")[0] for name in metrics))
+    names = list(dict.fromkeys(name.partition("/")[2] for name in metrics))
+    rows = [["", *splits]] + [[name, *(metrics.get(f"{split}/{name}", "") for split in splits)] for name in names]
+    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
+    return "\n".join(
+        f"{name:<{first}}" + "".join(f"  {cell:>{width}}" for cell, width in zip(cells, others, strict=True))
+        for name, *cells in rows
+    )
 
 
 def json_numbers(metrics: Mapping[str, float]) -> dict[str, float | None]:

@@ -1,6 +1,6 @@
 """The renderer of ablations: configs that switch one thing, beside their base."""
 
-from experiments import PROJECT
+from experiments.configuration import config_path, read_settings
 from scripts.records import compare_ours, differing_keys, flatten
 from scripts.rendering.cells import (
     MarkdownTable,
@@ -14,8 +14,6 @@ from scripts.rendering.cells import (
 )
 from scripts.rendering.results import Rendered, Results, Runs, Table
 
-import yaml
-
 
 def switched(row: Runs, base: Runs, results: Results) -> str:
     """What the row's config changes, read from the recorded configs themselves; empty until both have a run.
@@ -27,17 +25,14 @@ def switched(row: Runs, base: Runs, results: Results) -> str:
         return ""
     mine, theirs = (results.of(runs)[0].config for runs in (row, base))
     new, old = flatten(mine), flatten(theirs)
-    set_differently = differing_keys(yaml_of(row), yaml_of(base))
+    set_differently = differing_keys(
+        *(read_settings(config_path(runs.experiment, runs.config_name)) for runs in (row, base))
+    )
     return "<br>".join(
         f"`{key}`: {plain(old[key]) + ' → ' if key in old else ''}**{plain(new[key])}**"
         for key in differing_keys(mine, theirs)
         if key in new and (key in old or key in set_differently)
     )
-
-
-def yaml_of(runs: Runs) -> dict:
-    path = PROJECT / "configs" / runs.experiment / f"{runs.config_name}.yaml"
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def plain(value: object) -> str:
