@@ -10,11 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from experiments.configuration import any_seed, at_least, one_of, positive
-from experiments.ingredients import compute as computing
-from experiments.ingredients import data as datasets
-from experiments.ingredients import series as serial
-from experiments.ingredients import tracking as trackers
+from experiments.configuration import at_least, one_of, positive
 from experiments.ingredients.compute import compute, prepare
 from experiments.ingredients.data import Split, data, load_dataset
 from experiments.ingredients.evaluation import (
@@ -94,7 +90,6 @@ METHODS: dict[str, Callable[..., np.ndarray]] = {
 register(
     ex,
     {
-        "seed": any_seed,
         "model.name": one_of(*METHODS),
         "model.map_size": at_least(1),
         "model.restarts": at_least(1),
@@ -102,12 +97,8 @@ register(
         "model.sigma": positive,
         "model.learning_rate": positive,
         "model.sequence_length": at_least(2),
-    }
-    | computing.RULES
-    | {"compute.device": one_of("auto", "cpu")}  # scikit-learn and MiniSom know no GPU
-    | datasets.RULES
-    | serial.RULES
-    | trackers.RULES,
+        "compute.device": one_of("auto", "cpu"),  # scikit-learn and MiniSom know no GPU
+    },
 )
 
 

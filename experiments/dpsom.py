@@ -10,13 +10,8 @@ States", CHIL 2021, and its code, ratschlab/dpsom. The `*_faithful` configs comp
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.configuration import any_length, any_seed, at_least, between, one_of, optional, positive, text
+from experiments.configuration import any_length, at_least, between, one_of, positive
 from experiments.errors import UserError
-from experiments.ingredients import compute as computing
-from experiments.ingredients import data as datasets
-from experiments.ingredients import evaluation as evaluating
-from experiments.ingredients import tracking as trackers
-from experiments.ingredients import training as trainer
 from experiments.ingredients.compute import compute, prepare
 from experiments.ingredients.data import Split, data, load_dataset
 from experiments.ingredients.evaluation import (
@@ -81,8 +76,6 @@ weight = at_least(0.0)
 register(
     ex,
     {
-        "seed": any_seed,
-        "resume": optional(text),
         "model.network": one_of("dense", "conv"),
         "model.latent_dim": at_least(1),
         "model.map_size": at_least(1),
@@ -100,12 +93,7 @@ register(
         "training.som_epochs": at_least(0),
         "training.som_learning_rates": any_length(positive),
         "training.joint_epochs": at_least(0),
-    }
-    | computing.RULES
-    | datasets.RULES
-    | trainer.RULES
-    | evaluating.RULES
-    | trackers.RULES,
+    },
 )
 
 

@@ -1,13 +1,26 @@
 """What makes a Sacred experiment one of this repository's: named configs, strict checks, observers."""
 
 from contextlib import suppress
+from functools import reduce
+from operator import or_
 from typing import Any
 
-from experiments.configuration import Rule, check_config, config_path, default_config, read_settings
+from experiments.configuration import (
+    Rule,
+    any_seed,
+    check_config,
+    config_path,
+    default_config,
+    optional,
+    read_settings,
+    text,
+)
 from experiments.errors import UserError
 from experiments.ingredients.tracking import attach_observers, configure
 
 from sacred import Experiment
+
+COMMON_RULES = {"seed": any_seed, "resume": optional(text)}
 
 
 def register(experiment: Experiment, rules: dict[str, Rule]) -> None:
@@ -15,14 +28,17 @@ def register(experiment: Experiment, rules: dict[str, Rule]) -> None:
 
     Args:
         experiment: with all its defaults added.
-        rules: by dotted key, for the experiment and its ingredients.
+        rules: by dotted key, of the experiment's own values; an ingredient carries those of its values as `rules`.
     """
     configure(experiment)
     add_named_configs(experiment)
 
     @experiment.config_hook
     def check_and_observe(config: dict[str, Any], command_name: str, logger: Any) -> dict[str, Any]:
-        check_config(config, default_config(experiment), rules)
+        defaults = default_config(experiment)
+        of_ingredients = [getattr(ingredient, "rules", {}) for ingredient, _ in experiment.traverse_ingredients()]
+        common = {key: rule for key, rule in COMMON_RULES.items() if key in defaults}
+        check_config(config, defaults, reduce(or_, [common, *of_ingredients, rules]))
         if command_name == experiment.default_command:
             attach_observers(experiment, config)
         return {}

@@ -10,14 +10,8 @@ code, ratschlab/SOM-VAE. The `*_faithful` configs compute what that code compute
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from experiments.configuration import any_seed, at_least, one_of, optional, positive, text
+from experiments.configuration import at_least, one_of, positive
 from experiments.errors import UserError
-from experiments.ingredients import compute as computing
-from experiments.ingredients import data as datasets
-from experiments.ingredients import evaluation as evaluating
-from experiments.ingredients import series as serial
-from experiments.ingredients import tracking as trackers
-from experiments.ingredients import training as trainer
 from experiments.ingredients.compute import compute, prepare
 from experiments.ingredients.data import Split, data, load_dataset
 from experiments.ingredients.evaluation import (
@@ -84,8 +78,6 @@ weight = at_least(0.0)
 register(
     ex,
     {
-        "seed": any_seed,
-        "resume": optional(text),
         "model.network": one_of("conv", "conv_small", "dense", "identity"),
         "model.latent_dim": at_least(1),
         "model.map_size": at_least(1),
@@ -96,13 +88,7 @@ register(
         "loss.tau": weight,
         "training.joint_epochs": at_least(0),
         "training.transition_learning_rate": positive,
-    }
-    | computing.RULES
-    | datasets.RULES
-    | serial.RULES
-    | trainer.RULES
-    | evaluating.RULES
-    | trackers.RULES,
+    },
 )
 
 

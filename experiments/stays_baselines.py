@@ -13,12 +13,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.configuration import any_seed, at_least, one_of, optional, positive, text
-from experiments.ingredients import cohorts
-from experiments.ingredients import compute as computing
-from experiments.ingredients import evaluation as evaluating
-from experiments.ingredients import tracking as trackers
-from experiments.ingredients import training as trainer
+from experiments.configuration import at_least, one_of, positive
 from experiments.ingredients.cohorts import data, load_parts, samples_of
 from experiments.ingredients.compute import compute, prepare
 from experiments.ingredients.evaluation import (
@@ -87,8 +82,6 @@ weight = at_least(0.0)
 register(
     ex,
     {
-        "seed": any_seed,
-        "resume": optional(text),
         "model.name": one_of("kmeans", "somvae"),
         "model.map_size": at_least(1),
         "model.restarts": at_least(1),
@@ -99,12 +92,7 @@ register(
         "loss.tau": weight,
         "training.joint_epochs": at_least(0),
         "training.transition_learning_rate": positive,
-    }
-    | cohorts.RULES
-    | computing.RULES
-    | trainer.RULES
-    | evaluating.RULES
-    | trackers.RULES,
+    },
 )
 
 

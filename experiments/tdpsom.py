@@ -11,13 +11,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from experiments.configuration import any_length, any_seed, at_least, between, one_of, optional, positive, text
+from experiments.configuration import any_length, at_least, between, one_of, positive
 from experiments.errors import UserError
-from experiments.ingredients import cohorts
-from experiments.ingredients import compute as computing
-from experiments.ingredients import evaluation as evaluating
-from experiments.ingredients import tracking as trackers
-from experiments.ingredients import training as trainer
 from experiments.ingredients.cohorts import data, load_parts, samples_of
 from experiments.ingredients.compute import compute, prepare
 from experiments.ingredients.evaluation import (
@@ -88,8 +83,6 @@ weight = at_least(0.0)
 register(
     ex,
     {
-        "seed": any_seed,
-        "resume": optional(text),
         "model.latent_dim": at_least(1),
         "model.map_size": at_least(1),
         "model.alpha": positive,
@@ -111,12 +104,7 @@ register(
         "training.som_learning_rates": any_length(positive),
         "training.joint_epochs": at_least(0),
         "training.prediction_epochs": at_least(0),
-    }
-    | cohorts.RULES
-    | computing.RULES
-    | trainer.RULES
-    | evaluating.RULES
-    | trackers.RULES,
+    },
 )
 
 

@@ -13,14 +13,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.baselines import minisom
-from experiments.configuration import any_seed, at_least, one_of, optional, positive, text
+from experiments.configuration import at_least, one_of, positive
 from experiments.errors import UserError
-from experiments.ingredients import compute as computing
-from experiments.ingredients import data as datasets
-from experiments.ingredients import evaluation as evaluating
 from experiments.ingredients import figures
-from experiments.ingredients import tracking as trackers
-from experiments.ingredients import training as trainer
 from experiments.ingredients.compute import compute, prepare
 from experiments.ingredients.data import Dataset, Split, data, load_dataset, scale_
 from experiments.ingredients.evaluation import (
@@ -73,8 +68,6 @@ ex.add_config(
 register(
     ex,
     {
-        "seed": any_seed,
-        "resume": optional(text),
         "model.encoder": one_of("none", "dense"),
         "model.latent_dim": at_least(1),
         "model.map_size": at_least(1),
@@ -85,12 +78,7 @@ register(
         "training.minisom_steps": at_least(0),
         "training.optimizer": one_of(*OPTIMIZERS),
         "training.sigma": positive,
-    }
-    | computing.RULES
-    | datasets.RULES
-    | trainer.RULES
-    | evaluating.RULES
-    | trackers.RULES,
+    },
 )
 
 

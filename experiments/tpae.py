@@ -12,15 +12,9 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from experiments.configuration import any_seed, at_least, one_of, optional, positive, text
+from experiments.configuration import at_least, one_of, positive
 from experiments.errors import UserError
-from experiments.ingredients import augmentation as augmenting
-from experiments.ingredients import compute as computing
-from experiments.ingredients import data as datasets
-from experiments.ingredients import evaluation as evaluating
 from experiments.ingredients import figures
-from experiments.ingredients import tracking as trackers
-from experiments.ingredients import training as trainer
 from experiments.ingredients.augmentation import augmentation, augmented
 from experiments.ingredients.compute import compute, prepare
 from experiments.ingredients.data import Dataset, Split, data, load_dataset
@@ -96,8 +90,6 @@ BYTES_A_PAIR = 48  # of units, while the map is built
 register(
     ex,
     {
-        "seed": any_seed,
-        "resume": optional(text),
         "model.network": one_of("tpae", "cnn"),
         "model.blocks": at_least(1),
         "model.encoder": one_of("published", "residual"),
@@ -113,14 +105,8 @@ register(
         "training.organise_learning_rates": positive,
         "training.sigma": positive,
         "training.final_rate": positive,
-    }
-    | {f"loss.{name}": at_least(0.0) for name in LossWeights.__annotations__}
-    | augmenting.RULES
-    | computing.RULES
-    | datasets.RULES
-    | trainer.RULES
-    | evaluating.RULES
-    | trackers.RULES,
+        **{f"loss.{name}": at_least(0.0) for name in LossWeights.__annotations__},
+    },
 )
 
 

@@ -15,7 +15,6 @@ from experiments.errors import UserError
 from experiments.ingredients import data as data_module
 from experiments.ingredients.data import (
     PROJECT,
-    RULES,
     data,
     load_dataset,
     resize,
@@ -446,9 +445,9 @@ def test_a_silent_server_does_not_hang_the_run(tiny_mnist, monkeypatch):
 )
 def test_impossible_values_are_refused(key, value):
     defaults = {"data": data.configurations[0]()}
-    check_config(defaults, defaults, RULES)
+    check_config(defaults, defaults, data.rules)
     with pytest.raises(UserError, match=f"data.{key}"):
-        check_config({"data": {**defaults["data"], key: value}}, defaults, RULES)
+        check_config({"data": {**defaults["data"], key: value}}, defaults, data.rules)
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.99999, 1.0])

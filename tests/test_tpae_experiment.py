@@ -91,10 +91,10 @@ def test_interrupted_and_resumed_it_ends_with_the_same_numbers(tmp_path, monkeyp
         ("model.latent_dim=0", "model.latent_dim is 0: it must be an integer, at least 1"),
         ("training.sigma='[3, 0]'", "training.sigma is [3, 0]: it must be a list of 2 values, each a number, greater"),
         ("model.map_size='[3000, 3000]'", "model.map_size=[3000, 3000] has 9,000,000 prototypes, and the distances"),
-        ("data.image_size=10", "so 10 x 10 pixels do not fit: change data.image_size"),
+        ("data.image_size=10", "not 10 x 10: change data.image_size"),
         (
             "model.network=cnn training.reconstruct_epochs=0 training.organise_epochs=0 data.image_size=10",
-            "so 10 x 10 pi",
+            "not 10 x 10",
         ),
         ("augmentation.shift=8", "augmentation.shift=8 is as large as the pictures: lower it"),
         ("model.network=cnn", "model.network=cnn only classifies: set training.reconstruct_epochs and organise_epochs"),

@@ -13,7 +13,7 @@ augmentation.add_config(
     flip=False,  # mirror every second picture, drawn at random
     shift=0,  # crop each picture anew after padding it by so many reflected pixels on all sides
 )
-RULES = {"augmentation.shift": at_least(0)}
+augmentation.rules = {"augmentation.shift": at_least(0)}
 
 
 @augmentation.capture

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from experiments import PROJECT
 from experiments.configuration import at_least, one_of, optional, text
-from experiments.ingredients import lorenz as attractor
 from experiments.ingredients.lorenz import WINGS, lorenz, lorenz_trajectories
 from experiments.ingredients.physionet2012 import load_physionet2012
 from experiments.ingredients.samples import Samples
@@ -60,11 +59,11 @@ COHORTS: dict[str, Callable[[Path], Stays]] = {
     "eicu": load_eicu,
     "lorenz": load_lorenz,
 }
-RULES = {
+data.rules = {
     "data.name": one_of(*COHORTS),
     "data.root": text,
     "data.limit": optional(at_least(1)),
-} | attractor.RULES
+}
 
 
 @data.capture

@@ -28,7 +28,7 @@ compute.add_config(
     threads=None,  # CPU threads; null leaves the choice to PyTorch
     deterministic=False,  # only deterministic kernels on CUDA; the CPU path always is
 )
-RULES = {
+compute.rules = {
     "compute.device": one_of("auto", "cpu", "cuda"),
     "compute.precision": one_of("fp32", "tf32", "bf16"),
     "compute.threads": optional(at_least(1)),

@@ -346,7 +346,7 @@ READERS: dict[str, Callable[[Path], RawDataset]] = {
 }
 
 
-RULES = {
+data.rules = {
     "data.name": one_of(*READERS),
     "data.root": text,
     "data.scaling": one_of(*SCALINGS),

@@ -29,7 +29,7 @@ evaluation.add_config(
     test_curve=False,  # also on the test set while training, as the originals do; nothing is chosen by it
     whole_batches=False,  # leave out the samples that do not fill a last batch, as the originals do
 )
-RULES = {"evaluation.every": at_least(1)}
+evaluation.rules = {"evaluation.every": at_least(1)}
 
 Part = TypeVar("Part")  # the samples of a split: a Split, or Stays
 CHUNK = 3000

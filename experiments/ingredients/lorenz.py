@@ -22,7 +22,7 @@ lorenz.add_config(
     transient=10.0,  # time before the first point, in which a trajectory reaches the attractor
     noise=0.1,  # standard deviation of the noise on every value, in units of the normalised data
 )
-RULES = {
+lorenz.rules = {
     "lorenz.trajectories": at_least(1),
     "lorenz.length": at_least(2),
     "lorenz.step": positive,

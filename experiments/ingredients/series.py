@@ -41,7 +41,7 @@ class Series:
         return Split(self.inputs.flatten(0, 1), self.labels.flatten())
 
 
-RULES = {"series.end": one_of("next_class", "saturated_pixels"), "series.noise": at_least(0.0)}
+series.rules = {"series.end": one_of("next_class", "saturated_pixels"), "series.noise": at_least(0.0)}
 
 
 @series.capture

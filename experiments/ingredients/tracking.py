@@ -33,7 +33,7 @@ tracking.add_config(
         "figures": True,  # draw pictures, as PNG and for TensorBoard
     }
 )
-RULES = {"tracking.runs_dir": text, "tracking.mongo_url": optional(text)}
+tracking.rules = {"tracking.runs_dir": text, "tracking.mongo_url": optional(text)}
 
 SPRITE_PIXELS = 8192  # largest side of the projector's sheet of thumbnails that browsers load
 PROJECTOR_POINTS = 10_000  # what the projector's t-SNE and UMAP handle

@@ -41,16 +41,15 @@ def training_ingredient(**phase_settings: Any) -> Ingredient:
         checkpoint_every=10,  # epochs between checkpoints; every phase ends with one too
         **phase_settings,
     )
+    training.rules = {
+        "training.batch_size": at_least(1),
+        "training.learning_rate": positive,
+        "training.decay_factor": between(0, 1),
+        "training.decay_steps": at_least(1),
+        "training.checkpoint_every": at_least(1),
+    }
     return training
 
-
-RULES = {
-    "training.batch_size": at_least(1),
-    "training.learning_rate": positive,
-    "training.decay_factor": between(0, 1),
-    "training.decay_steps": at_least(1),
-    "training.checkpoint_every": at_least(1),
-}
 
 Terms = dict[str, Tensor]
 FAILED_FILE_NAME = "failed.pt"
