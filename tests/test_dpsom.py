@@ -152,7 +152,7 @@ def test_the_curve_holds_the_epochs_and_splits_that_were_asked_for(tmp_path):
     [
         (
             "model.network=conv data.image_size=30",
-            r"30 x 30 pixels do not fit: change data.image_size or use model.netw",
+            r"not 30 x 30: change data.image_size or use model.netw",
         ),
         ("training.batch_size=101", "training.batch_size=101 exceeds the 100 samples: lower it"),
         (

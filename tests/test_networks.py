@@ -42,9 +42,9 @@ def test_conv_networks_take_images_with_sides_that_are_multiples_of_four(shape, 
 
 @pytest.mark.parametrize("shape", [(1, 30, 30), (1, 8, 10), (1, 9, 8)])
 def test_conv_networks_refuse_other_images(shape):
-    with pytest.raises(ValueError, match=f"so {shape[1]} x {shape[2]} pixels do not fit"):
+    with pytest.raises(ValueError, match=f"multiples of 4, not {shape[1]} x {shape[2]}"):
         networks.conv_encoder(shape, 5, "none", 0.0, False)
-    with pytest.raises(ValueError, match=f"so {shape[1]} x {shape[2]} pixels do not fit"):
+    with pytest.raises(ValueError, match=f"multiples of 4, not {shape[1]} x {shape[2]}"):
         networks.conv_decoder(3, shape, "none", False)
 
 

@@ -414,7 +414,7 @@ def test_models_of_many_kinds(tmp_path, settings):
         ("data.limit=10 model.map_size='[2, 2]'", "series.end=next_class needs images of every class in every split"),
         (
             "model.network=conv data.image_size=10",
-            "10 x 10 pixels do not fit: change data.image_size, model.latent_dim or",
+            "not 10 x 10: change data.image_size, model.latent_dim or",
         ),
         ("model.network=identity", "the identity needs as many latents as a sample has values, 64: change"),
         ("training.learning_rate=1e30", "is not finite in joint epoch 1: lower training.learning_rate"),
