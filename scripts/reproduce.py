@@ -6,7 +6,7 @@
     python scripts/reproduce.py --collect runs/dpsom/7             record a finished run that was made by hand
 
 The same command continues after an interruption: what is recorded is skipped, a run that was finished but not recorded
-is recorded, and one that this script started at the same commit resumes from its checkpoint. Only an unmodified named
+is recorded, and one that this script started with the same code resumes from its checkpoint. Only an unmodified named
 config (seed, tracking and threads aside) becomes a record; `results/runs/<experiment>/<config_name>/<seed>.json` is
 written when the run is COMPLETED and never before, by this process alone.
 

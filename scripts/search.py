@@ -16,6 +16,7 @@ Exit status: 0 all trials are done, 1 no trial ended with a metric, 2 a mistake 
 
 import argparse
 import io
+import json
 import shlex
 import signal
 import subprocess
@@ -100,9 +101,9 @@ class Search:
         entry = self.parameters[key]
         try:
             if set(entry) == {"choices"}:
-                if not all(isinstance(choice, bool | int | float | str | None) for choice in entry["choices"]):
-                    raise TypeError("choices are numbers, words, true, false or null")
-                return optuna.distributions.CategoricalDistribution(entry["choices"])
+                if not all(isinstance(choice, bool | int | float | str | list | None) for choice in entry["choices"]):
+                    raise TypeError("choices are numbers, words, lists, true, false or null")
+                return optuna.distributions.CategoricalDistribution([encoded(choice) for choice in entry["choices"]])
             whole = all(type(entry[name]) is int for name in ("low", "high"))
             kind = optuna.distributions.IntDistribution if whole else optuna.distributions.FloatDistribution
             return kind(**entry)
@@ -114,7 +115,7 @@ class Search:
     def suggest(self, trial: optuna.Trial, key: str) -> Any:
         space = self.distribution(key)
         if isinstance(space, optuna.distributions.CategoricalDistribution):
-            return trial.suggest_categorical(key, space.choices)
+            return decoded(trial.suggest_categorical(key, space.choices))
         number = trial.suggest_int if isinstance(space, optuna.distributions.IntDistribution) else trial.suggest_float
         return number(key, space.low, space.high, step=space.step, log=space.log)
 
@@ -128,7 +129,17 @@ class Search:
             space = self.distribution(key)
             choices = isinstance(space, optuna.distributions.CategoricalDistribution)
             for value in space.choices if choices else (space.low, space.high):
-                self.resolved({key: value}, seed)
+                self.resolved({key: decoded(value)}, seed)
+
+
+def encoded(choice: Any) -> Any:
+    """A choice as Optuna can store it: a list becomes its text."""
+    return json.dumps(choice) if isinstance(choice, list) else choice
+
+
+def decoded(choice: Any) -> Any:
+    """The inverse of `encoded`."""
+    return json.loads(choice) if isinstance(choice, str) and choice.startswith("[") else choice
 
 
 def nested(flat: dict[str, Any]) -> dict[str, Any]:
@@ -244,7 +255,9 @@ class Study:
         """Writes the best trial as a YAML of the experiment; returns its path."""
         best, search = self.study.best_trial, self.search
         base = config_path(search.experiment, search.config)
-        content = recursive_update(read_settings(base), nested(best.params))
+        content = recursive_update(
+            read_settings(base), nested({key: decoded(value) for key, value in best.params.items()})
+        )
         path = self.folder / "best.yaml"
         header = [
             f"# Best of {self.count(TrialState.COMPLETE)} trials of the search {search.name}, which changed "

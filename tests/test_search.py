@@ -93,6 +93,18 @@ def test_a_killed_search_goes_on_and_exports_its_best_trial(tmp_path, monkeypatc
     assert len(study_of(folder).trials) == 3, "a study that is done trains nothing"
 
 
+def test_lists_can_be_searched(tmp_path, in_process):
+    path = write(tmp_path / "sizes.yaml", parameters={"model.map_size": {"choices": [[2, 3], [5, 4]]}})
+    arguments = [str(path), "--trials", "2", "--folder", str(tmp_path / "studies"), "--threads", "1"]
+    assert search.main(arguments) == 0
+    folder = tmp_path / "studies" / "sizes"
+    configs = folder.glob("trials/*/topography/1/config.json")
+    tried = [json.loads(path.read_text())["model"]["map_size"] for path in configs]
+    assert len(tried) == 2
+    assert all(size in ([2, 3], [5, 4]) for size in tried)
+    assert yaml.safe_load((folder / "best.yaml").read_text())["model"]["map_size"] in tried
+
+
 def test_the_best_configuration_is_one_of_the_experiments(tmp_path):
     path = tmp_path / "best.yaml"
     path.write_text(yaml.safe_dump({"data": {"name": "digits"}} | nested({"training.optimizer": "sgd"})))
@@ -120,7 +132,11 @@ def test_every_shipped_search_is_sound(path):
         ({"parameters": {"training.optimizer": {"choices": ["adam", "lion"]}}}, "training.optimizer is 'lion'"),
         ({"parameters": {"training.learning_rate": {"low": 0.3, "high": 0.2}}}, "is no space"),
         ({"parameters": {"training.learning_rate": {"high": 0.2}}}, "is no space"),
-        ({"parameters": {"model.map_size": {"choices": [[3, 4], [4, 4]]}}}, "choices are numbers, words, true"),
+        ({"parameters": {"model.map_size": {"choices": [{"rows": 3}]}}}, "choices are numbers, words, lists, true"),
+        (
+            {"parameters": {"model.map_size": {"choices": [[3, 4], [4]]}}},
+            "map_size is [4]: it must be a list of 2",
+        ),
         ({"parameters": {"seed": {"low": 0, "high": 9}}}, "the seed is no hyperparameter: give it as --seed"),
         (
             {"parameters": {"model": {"choices": [1]}, "model.alpha": {"choices": [1]}}},
