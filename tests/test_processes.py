@@ -38,7 +38,7 @@ def finished(tmp_path_factory):
             command(f"{EVERYTHING} tracking.runs_dir={runs}", launcher), capture_output=True, text=True, timeout=300
         )
         assert done.returncode == 0, done.stderr
-        assert done.stdout.count("result:") == 1
+        assert done.stdout.count("run folder:") == 1
         folders.append(runs / "tpae" / "1")
     return folders
 
