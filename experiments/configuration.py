@@ -85,9 +85,14 @@ def default_config(experiment: Ingredient) -> dict[str, Any]:
     return defaults
 
 
+def config_folder(experiment: str) -> Path:
+    """Where the files of an experiment's named configs lie."""
+    return PROJECT / "configs" / experiment
+
+
 def config_path(experiment: str, name: str) -> Path:
     """The file of a named config."""
-    return PROJECT / "configs" / experiment / f"{name}.yaml"
+    return config_folder(experiment) / f"{name}.yaml"
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:

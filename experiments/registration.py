@@ -9,7 +9,7 @@ from experiments.configuration import (
     Rule,
     any_seed,
     check_config,
-    config_path,
+    config_folder,
     default_config,
     optional,
     read_settings,
@@ -46,6 +46,6 @@ def register(experiment: Experiment, rules: dict[str, Rule]) -> None:
 
 def add_named_configs(experiment: Experiment) -> None:
     """Add the experiment's YAMLs, but those that cannot be read: whoever asks for one is told why by `launch`."""
-    for path in sorted(config_path(experiment.path, "").parent.glob("*.yaml")):
+    for path in sorted(config_folder(experiment.path).glob("*.yaml")):
         with suppress(UserError):
             experiment.add_named_config(path.stem, read_settings(path))

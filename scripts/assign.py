@@ -63,8 +63,8 @@ def assigned(run: Path, folder: Path) -> str:
             if start == 0:
                 rows.writerow(["file", *["block"] * blocks, "unit", "row", "column"])
             for path, of_blocks in zip(chunk, units.view(len(chunk), -1).tolist(), strict=True):
+                name = path.relative_to(folder).as_posix()
                 for block, unit in enumerate(of_blocks, start=1):
-                    name = path.relative_to(folder).as_posix()
                     rows.writerow([name, *[block] * blocks, unit, *divmod(unit, width)])
             bar.update(len(chunk))
     return text.getvalue()

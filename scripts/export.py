@@ -27,7 +27,7 @@ from experiments.errors import UserError
 from experiments.ingredients import checkpoint
 from experiments.ingredients.observers import for_record
 from experiments.ingredients.record import FILE_NAME as RECORD
-from experiments.ingredients.record import short_curve
+from experiments.ingredients.record import rows_by_split, short_curve
 from experiments.ingredients.samples import Samples, read_samples
 from scripts.records import check_record, read_json
 
@@ -256,8 +256,8 @@ They are of one run, seed {seed}, by code at commit {commit}, computed in {preci
 {limits}
 """
 SCALED = {
-    "per_image_max": ("They are float32 in [0, 1]: of each sample, every value is divided by the largest one.",),
-    "unit": ("They are float32 in [0, 1]: every value is divided by the largest possible one (255 in files).",),
+    "per_image_max": "They are float32 in [0, 1]: of each sample, every value is divided by the largest one.",
+    "unit": "They are float32 in [0, 1]: every value is divided by the largest possible one (255 in files).",
 }
 """What the card says of the values of pictures, by `data.scaling`."""
 METHODS = ("winners", "logits", "forecast_hours")
@@ -313,7 +313,7 @@ def card(model: nn.Module, record: dict[str, Any], samples: Samples, inputs: Inp
         shape=shown(samples.shape),
         map=f" The map has {height} x {width} units; unit = row * {width} + column." if has_map else "",
         folder=folder,
-        sizes=" ".join([inputs.sizes, *SCALED.get(config["data"].get("scaling"), ())]),
+        sizes=f"{inputs.sizes} {SCALED.get(config['data'].get('scaling'), '')}".rstrip(),
         methods="\n".join(method_line(model, method) for method in METHODS if hasattr(model, method)),
         programs="\n".join(
             f'\nprogram = torch.export.load("{folder}/{file}").module()  # {method}\n'
@@ -369,13 +369,11 @@ def data_lines(name: str, samples: Samples) -> str:
 
 def metrics_table(metrics: dict[str, float]) -> str:
     """A row for each metric, a column for each split."""
-    splits = list(dict.fromkeys(key.partition("/")[0] for key in metrics))
-    names = sorted({key.partition("/")[2] for key in metrics})
-    rows = [["metric", *(split.replace("_", " ") for split in splits)], ["---"] * (len(splits) + 1)]
-    for name in names:
-        values = [metrics.get(f"{split}/{name}") for split in splits]
-        rows.append([name, *("" if value is None else f"{value:.4g}" for value in values)])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    (_, *splits), *rows = rows_by_split(
+        {name: "" if value is None else f"{value:.4g}" for name, value in metrics.items()}
+    )
+    head = ["metric", *(split.replace("_", " ") for split in splits)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *sorted(rows)])
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -5,7 +5,7 @@ import importlib
 import json
 import os
 
-from experiments.configuration import closest, config_path, read_settings
+from experiments.configuration import closest, config_folder, config_path, read_settings
 from experiments.errors import UserError
 from scripts.jobs import Job, relative
 from scripts.records import Record
@@ -39,7 +39,7 @@ def resolve_config(experiment: Experiment, config_name: str, seed: int = 0, upda
     if config_name not in dict(experiment.gather_named_configs()):
         if os.path.isfile(path := config_path(experiment.path, config_name)):
             read_settings(path)
-        place = relative(path.parent)
+        place = relative(config_folder(experiment.path))
         raise UserError(f"{experiment.path} has no named config {config_name!r}: put its YAML into {place}")
     run = create_run(
         experiment, "print_config", {"seed": seed} | (updates or {}), (config_name,), force=True, log_level="ERROR"

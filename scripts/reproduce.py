@@ -338,7 +338,8 @@ def reproduce(options: argparse.Namespace) -> int:
     if not plan:
         print("nothing is missing")
         return 0
-    executor, setting, at_a_time = make_executor(options, len(plan), state_of_code())
+    code = Provenance.now()
+    executor, setting, at_a_time = make_executor(options, len(plan), state_of_code(code))
     on_gpu = options.gpus > 0 if options.executor == "slurm" else bool(gpus())
     for job in plan:
         job.config = named_config(job.runs.experiment, job.runs.config_name)
@@ -346,7 +347,7 @@ def reproduce(options: argparse.Namespace) -> int:
         look_up(job, setting)
     check_rows(plan, records)
     show_plan(plan, at_a_time, setting.threads)
-    if Provenance.now().git_dirty:
+    if code.git_dirty:
         print(
             "note: the code has uncommitted changes, so the tables will mark these runs until their records below "
             "results/runs are deleted and they are run again: commit first"

@@ -31,7 +31,7 @@ from experiments import PROJECT
 from experiments.configuration import config_path, read_settings
 from experiments.errors import UserError
 from experiments.ingredients.observers import redact
-from experiments.ingredients.record import state_of_code
+from experiments.ingredients.record import Provenance, state_of_code
 from scripts.jobs import Job, Setting, died, last_line, log_of, relative, settle, train
 from scripts.plan import cores, load_experiment, resolve_config
 from scripts.records import read_json, write_result
@@ -112,10 +112,16 @@ class Search:
                 f"{key}: {entry} is no space ({error}): write choices: [...], or low:, high: and maybe log: or step:"
             ) from error
 
-    def suggest(self, trial: optuna.Trial, key: str) -> Any:
+    def suggested(self, trial: optuna.Trial | optuna.trial.FrozenTrial) -> dict[str, Any]:
+        """The parameters of a trial, also of one that has ended."""
+        return {key: self.suggest(trial, key) for key in self.parameters}
+
+    def suggest(self, trial: optuna.Trial | optuna.trial.FrozenTrial, key: str) -> Any:
         space = self.distribution(key)
         if isinstance(space, optuna.distributions.CategoricalDistribution):
-            return decoded(trial.suggest_categorical(key, space.choices))
+            lists = {encoded(choice): choice for choice in self.parameters[key]["choices"] if isinstance(choice, list)}
+            choice = trial.suggest_categorical(key, space.choices)
+            return lists.get(choice, choice)
         number = trial.suggest_int if isinstance(space, optuna.distributions.IntDistribution) else trial.suggest_float
         return number(key, space.low, space.high, step=space.step, log=space.log)
 
@@ -126,20 +132,14 @@ class Search:
     def check(self, seed: int) -> None:
         """UserError when the configuration does not know a parameter or would not take its first or last value."""
         for key in self.parameters:
-            space = self.distribution(key)
-            choices = isinstance(space, optuna.distributions.CategoricalDistribution)
-            for value in space.choices if choices else (space.low, space.high):
-                self.resolved({key: decoded(value)}, seed)
+            entry = self.parameters[key]
+            for value in entry["choices"] if "choices" in entry else (entry["low"], entry["high"]):
+                self.resolved({key: value}, seed)
 
 
 def encoded(choice: Any) -> Any:
     """A choice as Optuna can store it: a list becomes its text."""
     return json.dumps(choice) if isinstance(choice, list) else choice
-
-
-def decoded(choice: Any) -> Any:
-    """The inverse of `encoded`."""
-    return json.loads(choice) if isinstance(choice, str) and choice.startswith("[") else choice
 
 
 def nested(flat: dict[str, Any]) -> dict[str, Any]:
@@ -155,7 +155,7 @@ class Study:
 
     def __init__(self, search: Search, folder: Path, storage: str | None, seed: int, threads: int):
         self.search, self.folder, self.seed = search, folder, seed
-        self.threads, self.code = threads, state_of_code()
+        self.threads, self.code = threads, state_of_code(Provenance.now())
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -225,7 +225,7 @@ class Study:
         return self.study.get_trials(deepcopy=False)[trial.number]
 
     def metric_of(self, trial: optuna.Trial) -> float:
-        parameters = {key: self.search.suggest(trial, key) for key in self.search.parameters}
+        parameters = self.search.suggested(trial)
         taken_up = self.retry.retried_trial_number(self.frozen(trial))
         number = trial.number if taken_up is None else taken_up
         runs = Runs(self.search.experiment, self.search.config, ((1, 1),), 0.0)
@@ -255,9 +255,7 @@ class Study:
         """Writes the best trial as a YAML of the experiment; returns its path."""
         best, search = self.study.best_trial, self.search
         base = config_path(search.experiment, search.config)
-        content = recursive_update(
-            read_settings(base), nested({key: decoded(value) for key, value in best.params.items()})
-        )
+        content = recursive_update(read_settings(base), nested(search.suggested(best)))
         path = self.folder / "best.yaml"
         header = [
             f"# Best of {self.count(TrialState.COMPLETE)} trials of the search {search.name}, which changed "

@@ -35,15 +35,15 @@ def grouped(records: dict[Path, Record]) -> list[list[Record]]:
     Raises:
         UserError: two runs of a group have the same seed.
     """
-    groups: list[dict[int, Path]] = []
+    groups: list[list[Path]] = []
     for run, record in records.items():
-        group = next((one for one in groups if not differences(record, records[next(iter(one.values()))])), None)
+        group = next((one for one in groups if not differences(record, records[one[0]])), None)
         if group is None:
-            groups.append(group := {})
-        if record.seed in group:
-            raise UserError(f"{group[record.seed]} and {run} are the same run, seed {record.seed}: leave out one")
-        group[record.seed] = run
-    return [[records[run] for run in group.values()] for group in groups]
+            groups.append(group := [])
+        if twin := next((one for one in group if records[one].seed == record.seed), None):
+            raise UserError(f"{twin} and {run} are the same run, seed {record.seed}: leave out one")
+        group.append(run)
+    return [[records[run] for run in group] for group in groups]
 
 
 def differences(record: Record, other: Record) -> list[str]:

@@ -83,17 +83,17 @@ def test_what_other_code_began_is_not_credited_to_this(tmp_path, monkeypatch, ea
 
 def test_the_state_of_the_code_changes_with_every_change_that_is_not_committed(clone):
     commit = Provenance.now().git_commit
-    seen = [state_of_code()]
+    seen = [state_of_code(Provenance.now())]
     assert seen == [commit]
     for name, text in (("models/som.py", "one"), ("models/som.py", "two"), ("models/new.py", "one"), ("numpy.py", "")):
         (clone / name).write_text(text)
-        seen.append(state_of_code())
+        seen.append(state_of_code(Provenance.now()))
     assert len(set(seen)) == 5
     assert all(state.startswith(f"{commit} with changes ") for state in seen[1:])
     (clone / "README.md").write_text("changed")
-    assert state_of_code() == seen[-1]
+    assert state_of_code(Provenance.now()) == seen[-1]
 
 
 def test_outside_a_clone_the_state_of_the_code_is_empty(tmp_path, monkeypatch):
     monkeypatch.setattr(record, "PROJECT", tmp_path)
-    assert state_of_code() == ""
+    assert state_of_code(Provenance.now()) == ""

@@ -57,9 +57,8 @@ class Provenance:
         return present
 
 
-def state_of_code() -> str:
-    """The commit of the code, with a hash of its uncommitted changes where there are some; empty outside a clone."""
-    present = Provenance.now()
+def state_of_code(present: Provenance) -> str:
+    """The commit of the present code, with a hash of its uncommitted changes if any; empty outside a clone."""
     if present.git_commit is None or not present.git_dirty:
         return present.git_commit or ""
     changes = hashlib.sha256((_git("diff", "HEAD", "--binary", "--", *CODE) or "").encode())
@@ -106,11 +105,16 @@ def finish(
     return result
 
 
-def by_split(metrics: Mapping[str, str]) -> str:
-    """What is said of the metrics `<split>/<metric>`, a line for each metric and a column for each split."""
+def rows_by_split(metrics: Mapping[str, str]) -> list[list[str]]:
+    """What is said of the metrics `<split>/<metric>`: the splits, then each metric's name and its cell for each."""
     splits = list(dict.fromkeys(name.partition("/")[0] for name in metrics))
     names = list(dict.fromkeys(name.partition("/")[2] for name in metrics))
-    rows = [["", *splits]] + [[name, *(metrics.get(f"{split}/{name}", "") for split in splits)] for name in names]
+    return [["", *splits]] + [[name, *(metrics.get(f"{split}/{name}", "") for split in splits)] for name in names]
+
+
+def by_split(metrics: Mapping[str, str]) -> str:
+    """`rows_by_split` as lines to read."""
+    rows = rows_by_split(metrics)
     first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
     return "\n".join(
         f"{name:<{first}}" + "".join(f"  {cell:>{width}}" for cell, width in zip(cells, others, strict=True))
