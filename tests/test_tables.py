@@ -477,6 +477,15 @@ def test_csv_holds_the_unrounded_numbers(results):
     assert row["note"] == "reference taken as a constant"
 
 
+def test_csv_names_what_a_value_is_compared_with_only_where_it_is(results):
+    write(results, *(make_record(name, seed, 0.69) for name in ("mnist", "mnist_faithful") for seed in range(3)))
+    rows = list(csv.DictReader(render_table("dpsom_parity", Results(results))[1].splitlines()))
+    assert {row["config"] for row in rows if row["compared_status"] == "ours" and row["verdict"]} == {"mnist"}
+    for row in rows:
+        if row["compared_status"] in {"ours", ""}:
+            assert len({bool(row[key]) for key in ("compared_with", "compared_mean", "compared_n", "verdict")}) == 1
+
+
 def test_rendering_is_deterministic_and_check_tells_drift(results, capsys):
     readme = results / "README.md"
     readme.write_text("# Name\n\n<!-- table:dpsom_parity -->\nold\n<!-- /table -->\n\nAfter.\n")

@@ -198,10 +198,7 @@ def short_parity(table: Table, columns: list[str], lines: list[ParityLine], resu
 
 
 def parity_values(table: Table, line: ParityLine, columns: list[str]) -> list[dict]:
-    """The CSV rows of one line; without a reference, the last column is compared with the first, if there are two."""
-    reference, first = line.reference, line.cells[columns[0]]
-    own = columns[0] if len(columns) > 1 else None
-    published = reference.summary() if reference else own and first.ours
+    """The CSV rows of one line; without a reference, the last column, beside the first where the two are compared."""
     return [
         {
             **dict(zip(table.labels, line.row.labels, strict=True)),
@@ -211,11 +208,24 @@ def parity_values(table: Table, line: ParityLine, columns: list[str]) -> list[di
             "config": cell.runs and cell.runs.config_name,
             **summary_values(cell.ours),
             "uncommitted_changes": cell.dirty,
-            "compared_with": reference.source if reference else own,
-            **{f"compared_{key}": value for key, value in summary_values(published).items()},
-            "compared_status": reference.status if reference else own and "ours",
+            **compared_values(line, cell, columns[0]),
             **comparison_values(cell.comparison),
         }
         for column, cell in line.cells.items()
-        if reference or column == columns[-1]
+        if line.reference or column == columns[-1]
     ]
+
+
+def compared_values(line: ParityLine, cell: Cell, own: str) -> dict:
+    """The CSV values of what a cell stands beside: the line's reference, our column `own`, or nothing."""
+    if line.reference:
+        name, values, status = line.reference.source, summary_values(line.reference.summary()), line.reference.status
+    elif cell.comparison:
+        name, values, status = own, summary_values(line.cells[own].ours), "ours"
+    else:
+        name, values, status = None, dict.fromkeys(summary_values(None)), None
+    return {
+        "compared_with": name,
+        **{f"compared_{key}": value for key, value in values.items()},
+        "compared_status": status,
+    }
