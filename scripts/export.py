@@ -287,7 +287,7 @@ LIMITS: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
     ),
     (lambda config: config.get("loss", {}).get("eta") == 0, "The forecaster is untrained (`loss.eta: 0`)."),
     (
-        lambda config: config["data"]["name"] in ("physionet2012", "eicu"),
+        lambda config: config["data"]["name"] in ("physionet2012", "eicu", "stays_table"),
         "It is for research, not for decisions about patients.",
     ),
     (

@@ -42,7 +42,7 @@ def test_component_planes_are_the_variables_that_vary_most():
 def test_a_way_over_the_torus_takes_the_short_way(torus, length):
     soft = np.full((3, 4), 0.1)
     soft[[0, 1, 2], [0, 3, 3]] = 0.7  # column 0, then 3 of four
-    figure = trajectory(soft, np.zeros(4), "score", Grid(1, 4, torus), "someone", np.array([1, -1, 2]))
+    figure = trajectory(soft, np.zeros(4), "score", Grid(1, 4, torus), "someone", np.array([1, -1, 2]), "state")
     leaving, entering = (
         [np.array(path.vertices) for path in drawn.get_paths()]
         for drawn in figure.axes[0].collections
@@ -52,7 +52,9 @@ def test_a_way_over_the_torus_takes_the_short_way(torus, length):
     assert abs(step) == pytest.approx(length, abs=0.4)
     assert (step < 0) == torus
     assert entering[0][1, 0] == pytest.approx(3, abs=0.2)
-    strip = figure.axes[2]
+    above, strip = figure.axes[1:3]
+    assert above.get_ylabel() == "state"
+    np.testing.assert_array_equal(above.lines[0].get_xydata(), [[0, 1], [2, 2]])
     assert [text.get_text() for text in strip.get_yticklabels()] == ["(0, 0)", "(0, 3)"]
     np.testing.assert_array_equal(strip.images[0].get_array(), soft[:, [0, 3]].T)
 

@@ -5,12 +5,12 @@ import tarfile
 
 from experiments.errors import UserError
 from experiments.ingredients import physionet2012
+from experiments.ingredients.normalization import forward_filled
 from experiments.ingredients.physionet2012 import (
     FOLDER,
     HOURS,
     NAMES,
     coming_worst,
-    forward_filled,
     load_physionet2012,
     organ_failure_score,
     points,

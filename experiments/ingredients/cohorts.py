@@ -13,14 +13,16 @@ from experiments.ingredients.lorenz import WINGS, lorenz, lorenz_trajectories
 from experiments.ingredients.physionet2012 import load_physionet2012
 from experiments.ingredients.samples import Samples
 from experiments.ingredients.stays import GENERATED, SPLITS, Channel, Description, Stays, read_stays
+from experiments.ingredients.stays_table import load_stays_table
 
 import torch
 from sacred import Ingredient
 
 data = Ingredient("data", save_git_info=False)
 data.add_config(
-    name="physionet2012",  # stays: physionet2012, eicu (made by scripts/prepare_eicu.py) or lorenz (generated)
-    root="data",  # folder of the data sets' folders; a relative path starts at the project folder
+    # stays: physionet2012, eicu (made by scripts/prepare_eicu.py), stays_table (your own) or lorenz (generated)
+    name="physionet2012",
+    root="data",  # folder of the data sets' folders, or of the table; a relative path starts at the project folder
     limit=None,  # use only the first so many stays of each split; None uses all
 )
 
@@ -57,6 +59,7 @@ def load_lorenz(root: Path, trajectories: list[int], step: float) -> Stays:
 COHORTS: dict[str, Callable[[Path], Stays]] = {
     "physionet2012": load_physionet2012,
     "eicu": load_eicu,
+    "stays_table": load_stays_table,
     "lorenz": load_lorenz,
 }
 data.rules = {

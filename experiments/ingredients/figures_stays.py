@@ -96,15 +96,15 @@ BOTTOM_SAVED = 0.35  # inches that a figure without axis labels needs less
 
 @matplotlib.rc_context(STYLE)
 def trajectory(
-    soft: np.ndarray, background: np.ndarray, label: str, grid: Grid, subject: str, score: np.ndarray | None = None
+    soft: np.ndarray, background: np.ndarray, words: str, grid: Grid, subject: str, label: np.ndarray, name: str
 ) -> Figure:
     """A stay's way over the map, and its soft assignment over time.
 
     Args:
         soft: `[T, K]`, rows sum to 1; the way goes from winner to winner.
-        background: `[K]`, mean of each unit, with its `label`.
+        background: `[K]`, a quantity of each unit, in `words`.
         subject: who it is, for the title.
-        score: `[T]` of the stay itself, drawn above the assignment; -1 for none.
+        label: `[T]` of the stay's hours, drawn above the assignment with its `name`; -1 for none.
     """
     units = soft.argmax(axis=1)
     rows, columns = grid.shape
@@ -113,7 +113,7 @@ def trajectory(
     right, gap = 4.6, 1.9
     note = (
         "left: from winner to winner over the map, dark to bright with time, ○ first and ■ last hour, grey: "
-        f"{label}; right: how likely the units it visits are in every hour"
+        f"{words}; right: how likely the units it visits are in every hour"
     )
     figure, top = headed_figure(LEFT + width + gap + right + 0.9, max(height, 3.2), f"Trajectory of {subject}", note)
     axes = axes_at(figure, LEFT, top, width, height)
@@ -127,13 +127,12 @@ def trajectory(
     visited = list(dict.fromkeys(units.tolist()))
     often = sorted(visited, key=lambda unit: -soft[:, unit].sum())[:MOST_ROWS]
     shown = [unit for unit in visited if unit in often]
-    left, strip = LEFT + width + gap, 0.7 if score is not None else 0.0
-    if score is not None:
-        above = axes_at(figure, left, top, right, strip - 0.15)
-        known = score >= 0
-        above.step(np.arange(len(score))[known], score[known], where="mid", color=COLOURS[0], linewidth=1.4)
-        above.set(xlim=(-0.5, len(soft) - 0.5), xticks=[], ylabel="score")
-        above.yaxis.set_major_locator(MaxNLocator(2, integer=True))
+    left, strip = LEFT + width + gap, 0.7
+    above = axes_at(figure, left, top, right, strip - 0.15)
+    known = np.flatnonzero(label >= 0)
+    above.step(known, label[known], where="mid", color=COLOURS[0], linewidth=1.4)
+    above.set(xlim=(-0.5, len(soft) - 0.5), xticks=[], ylabel=name)
+    above.yaxis.set_major_locator(MaxNLocator(2, integer=True))
     below = axes_at(figure, left, top - strip, right, max(height, 3.2) - strip)
     image = below.imshow(soft[:, shown].T, cmap=COLOUR_MAP, aspect="auto", vmin=0, interpolation="nearest")
     names = [f"({unit // columns}, {unit % columns})" for unit in shown]

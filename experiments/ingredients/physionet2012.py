@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.errors import UserError
+from experiments.ingredients.normalization import forward_filled, normalised
 from experiments.ingredients.stays import Channel, Description, Stays, cached_stays
 
 import numpy as np
@@ -44,7 +45,6 @@ WINDOWS = (1, 6, 12, 24)
 MISSING = -1.0
 MOST_OUT_OF_RANGE = 0.05  # of a variable's values; more, and its unit must be another one ...
 LEAST_VALUES = 50  # ... if there are so many of them
-LARGEST = 5.0  # standard deviations, to which normalised values are clipped
 URINE_RECORDED = 12  # hours of the last 24 in which urine must be recorded before its sum is believed
 
 
@@ -189,7 +189,7 @@ def prepare(files: dict[str, bytes], checksum: str, folder: Path) -> Stays:
     ventilation = filled[..., NAMES.index("MechVent")]
     ventilation[np.isnan(ventilation)] = 0
     score = organ_failure_score(filled, values, inside, counts)
-    inputs, channels = normalised(filled, inside, split == 0, counts)
+    inputs, mean, scale = normalised(filled, inside, split == 0, counts)
 
     return Stays(
         inputs=torch.from_numpy(inputs),
@@ -202,7 +202,16 @@ def prepare(files: dict[str, bytes], checksum: str, folder: Path) -> Stays:
         },
         static=torch.from_numpy(static.astype(np.float32)),
         split=torch.from_numpy(split),
-        description=Description("PhysioNet 2012", channels, tuple(STATIC), checksum, counts),
+        description=Description(
+            "PhysioNet 2012",
+            tuple(
+                Channel(name, variable.unit, centre, width)
+                for (name, variable), centre, width in zip(VARIABLES.items(), mean, scale, strict=True)
+            ),
+            tuple(STATIC),
+            checksum,
+            counts,
+        ),
     )
 
 
@@ -340,43 +349,6 @@ def static_values(rows: pl.DataFrame, stays: int) -> np.ndarray:
 def _float(column: pl.Series, kept: np.ndarray) -> torch.Tensor:
     values = column.to_numpy()[kept].astype(np.float32)
     return torch.from_numpy(np.where(values == MISSING, np.float32("nan"), values))
-
-
-# ----------------------------------------------------------------------------------------------- filling, normalisation
-
-
-def forward_filled(values: np.ndarray) -> np.ndarray:
-    """Values `[N, T, C]`, each NaN replaced by the value before it; NaN where there is none before."""
-    known = np.where(np.isnan(values), 0, np.arange(values.shape[1])[:, None])
-    return np.take_along_axis(values, np.maximum.accumulate(known, axis=1), axis=1)
-
-
-def normalised(
-    filled: np.ndarray, inside: np.ndarray, training: np.ndarray, counts: dict[str, int | float]
-) -> tuple[np.ndarray, tuple[Channel, ...]]:
-    """`[N, T, C]` float32 with mean 0 and deviation 1 over the known hours of the `training` stays [N], clipped.
-
-    A variable that no training stay has, or that never varies, keeps its scale. `inside` [N, T]: hours of the stays.
-    """
-    known = ~np.isnan(filled) & inside[..., None]
-    used = np.where(known & training[:, None, None], filled, 0.0)
-    number = np.maximum((known & training[:, None, None]).sum(axis=(0, 1)), 1)
-    mean = rounded(used.sum(axis=(0, 1)) / number)
-    deviation = np.where(known & training[:, None, None], filled - mean, 0.0)
-    scale = rounded(np.sqrt((deviation**2).sum(axis=(0, 1)) / number))
-    scale = np.where(scale > 1e-6, scale, 1.0)
-    inputs = np.where(known, (filled - mean) / scale, 0.0)
-    counts["clipped_share"] = round(float((np.abs(inputs) > LARGEST).sum() / max(known.sum(), 1)), 6)
-    channels = tuple(
-        Channel(name, VARIABLES[name].unit, float(centre), float(width))
-        for name, centre, width in zip(NAMES, mean, scale, strict=True)
-    )
-    return inputs.clip(-LARGEST, LARGEST).astype(np.float32), channels
-
-
-def rounded(values: np.ndarray) -> np.ndarray:
-    """To six digits, so that the order in which a machine adds numbers up does not change the stays."""
-    return np.array([float(f"{value:.6g}") for value in values])
 
 
 # -------------------------------------------------------------------------------------------------- organ-failure score

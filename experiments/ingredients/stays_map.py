@@ -52,7 +52,7 @@ def draw_stays(tracker: Tracker, tdpsom: TDPSOM, stays: Stays, hours: Hours, lat
     rows = np.flatnonzero(hours.stays == shown)
     soft = tdpsom.assign(latents[torch.from_numpy(rows).to(latents.device)]).detach().cpu().numpy()
     pictures["trajectory"] = figures_stays.trajectory(
-        soft, values[label], risks[label], grid, subject, hours.labels[label][rows]
+        soft, values[label], risks[label], grid, subject, hours.labels[label][rows], label
     )
     variables = often_measured(stays)
     if len(rows) > STEPS and tdpsom.weights.eta > 0:
