@@ -90,7 +90,7 @@ def lines(**changed):
         ([HEAD], None, "has no lines below its header"),
         ([""], None, "cannot read .*hours.csv .*: it must be a CSV file"),
         (lines(line3="a,1,,37.5,0,9"), None, "cannot read"),
-        (lines(line3="a,1,,high,0"), None, "line 3 of .*: Temp is 'high', which is no number; leave it empty"),
+        (lines(line3="a,1,,high,0"), None, "line 3 of .*: Temp is 'high', which is no number: correct it"),
         (lines(line3="a,1,,inf,0"), None, "line 3 of .*: Temp is 'inf'"),
         (lines(line4=",0,70,,"), None, "line 4 of .* has no stay"),
         (lines(line4="a,0.5,70,,"), None, "line 4 of .*: hour is 0.5; give whole hours"),
