@@ -127,9 +127,8 @@ def numbers(table: pl.DataFrame, column: str, path: Path) -> np.ndarray:
     broken = table[column].is_not_null() & ~values.is_finite().fill_null(False)
     if broken.any():
         shown = table[column].filter(broken)[0]
-        raise UserError(
-            f"line {line_of(broken)} of {path}: {column} is {shown!r}, which is no number: correct it (empty: not known)"
-        )
+        line = line_of(broken)
+        raise UserError(f"line {line} of {path}: {column} is {shown!r}, which is no number: correct it, or empty it")
     if values.is_null().all():
         raise UserError(f"{path} has no value of {column}: leave that column out")
     return values.fill_null(float("nan")).to_numpy()
