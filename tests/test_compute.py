@@ -50,6 +50,29 @@ def test_freed_memory_is_used_again_without_page_faults():
     assert max(faults["kept"], faults["kept by an old library"]) < 500 < faults["given back"], faults
 
 
+GRADIENTS = """
+from experiments.ingredients.compute import prepare
+from models.assignment import neighbourhood_loss
+from models.grid import Grid
+import torch
+
+prepare(device="cpu", precision="fp32", compile=False, threads=2, deterministic=False)
+latents, centroids = torch.randn(300, 100), torch.randn(64, 100, requires_grad=True)
+winners, neighbours = torch.cdist(latents, centroids).argmin(dim=1), Grid(8, 8, torus=True).neighbours
+found = set()
+for _ in range(300):
+    (gradient,) = torch.autograd.grad(neighbourhood_loss(latents, centroids, winners, neighbours), centroids)
+    found.add(gradient.numpy().tobytes())
+print(len(found))
+"""
+
+
+@pytest.mark.skipif(cores() < 2, reason="one core: threads hardly meet")
+def test_two_threads_add_up_in_the_same_order_every_time():
+    done = subprocess.run([sys.executable, "-c", GRADIENTS], capture_output=True, text=True, check=True)
+    assert int(done.stdout) == 1
+
+
 WAIT = """
 import experiments
 import resource, time

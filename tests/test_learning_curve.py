@@ -9,7 +9,7 @@ from models.grid import Grid
 import pytest
 import torch
 
-PARTS = {"validation": 1, "test": 2}
+PARTS = {"validation": "ab", "test": "cde"}
 JOINT = Phase("joint", 7, ())
 
 
@@ -18,12 +18,12 @@ def choose(monkeypatch):
     return lambda **settings: monkeypatch.setattr(evaluation.due, "config", settings)
 
 
-def one_unit(part: int) -> dict[str, float]:
-    return {"used_units": part}
+def one_unit(part: str) -> dict[str, float]:
+    return {"used_units": 1}
 
 
 def test_every_split_has_its_name_in_front():
-    assert by_part(PARTS, lambda part: {"purity": part / 2}) == {"validation/purity": 0.5, "test/purity": 1.0}
+    assert by_part(PARTS, lambda part: {"purity": len(part)}) == {"validation/purity": 2, "test/purity": 3}
 
 
 @pytest.mark.parametrize(("test_curve", "names"), [(False, ["validation"]), (True, ["validation", "test"])])
@@ -55,7 +55,8 @@ def test_a_collapsed_map_ends_the_joint_phase(choose, only_at_the_end, last_good
     assert curve(Phase("pretrain", 1, ()), 1)
 
 
-def test_a_map_of_one_unit_and_no_map_cannot_collapse(choose):
+def test_a_map_of_one_unit_or_under_one_sample_and_no_map_cannot_collapse(choose):
     choose(every=1, test_curve=False)
-    for collapse in (Collapse(Grid(1, 1, torus=True), "wait", only_at_the_end=False), None):
-        assert learning_curve(PARTS, one_unit, collapse)(JOINT, 7)
+    one, four = (Collapse(Grid(*size, torus=True), "wait", only_at_the_end=False) for size in ((1, 1), (2, 2)))
+    for parts, collapse in ((PARTS, one), (PARTS, None), (PARTS | {"validation": "a"}, four)):
+        assert learning_curve(parts, one_unit, collapse)(JOINT, 7)

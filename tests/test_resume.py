@@ -296,6 +296,21 @@ def test_a_checkpoint_that_does_not_fit_is_one_line_and_the_run_failed(project):
         assert not (project.run_folder(number) / "checkpoint.pt").exists()
 
 
+@pytest.mark.parametrize(("part", "key"), [("model", "centroids"), ("progress", "global_step")])
+def test_a_checkpoint_of_other_code_is_one_line(project, part, key):
+    project.start(*FAST, stop=("step", 22, SIGKILL))
+    state = project.checkpoint(1)
+    state[part]["renamed"] = state[part].pop(key)
+    checkpoint.save(project.run_folder(1) / "checkpoint.pt", state)
+    resumed = project.start("resume=runs/dpsom/1")
+    assert resumed.status == 2
+    assert "Traceback" not in resumed.errors
+    assert resumed.errors.splitlines()[-1] == (
+        "error: runs/dpsom/1/checkpoint.pt does not fit today's code: resume it with the code that began it, or start "
+        "the run anew"
+    )
+
+
 # The file
 
 

@@ -26,7 +26,7 @@ compute.add_config(
     compile=False,  # torch.compile for the loss functions
     graphs=True,  # on CUDA replay a recorded training step, where all are alike, instead of launching its kernels
     threads=None,  # CPU threads; null leaves the choice to PyTorch
-    deterministic=False,  # only deterministic kernels on CUDA; the CPU path always is
+    deterministic=False,  # only deterministic kernels on CUDA; on the CPU they always are
 )
 compute.rules = {
     "compute.device": one_of("auto", "cpu", "cuda"),
@@ -51,10 +51,11 @@ def prepare(device: str, precision: str, compile: bool, threads: int | None, det
         threadpool_limits(threads)  # those of NumPy's products and of scikit-learn
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = precision == "tf32"  # convolutions; PyTorch would allow it
+    use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(deterministic)
-    use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    torch.use_deterministic_algorithms(deterministic or not use_cuda)  # on the CPU, threads would add up in any order
+    torch.utils.deterministic.fill_uninitialized_memory = False
     emulated = precision == "bf16" and not use_cuda and not bfloat16.processor_has_it()
     if emulated and compile:
         raise UserError(f"compute.compile=True compiles nothing here ({bfloat16.NOTE}): use compute.precision=fp32")

@@ -101,13 +101,15 @@ def learning_curve(
     Args:
         parts: `validation` and `test`.
         metrics_of: evaluates one of them.
-        collapse: when a UserError ends the run because one unit of several holds all of the validation split.
+        collapse: when a UserError ends the run because one unit of several holds all of a validation split of more
+            than one sample.
     """
 
     def evaluate(phase: Phase, epoch: int) -> dict[str, float]:
         with seeded(0):  # of its own, so that how often it is called changes no training
             metrics = by_part(due(epoch, phase.epochs, parts), metrics_of)
-        if collapse and collapse.ends(phase, epoch) and metrics.get("validation/used_units") == 1:
+        collapsed = metrics.get("validation/used_units") == 1 and len(parts["validation"]) > 1
+        if collapsed and collapse and collapse.ends(phase, epoch):
             raise UserError(
                 f"the map collapsed: after {phase.name} epoch {epoch} one unit holds all of the validation split; "
                 f"{collapse.advice}"

@@ -341,12 +341,16 @@ class Trainer:
         if (state["cuda_rng"] is not None) != self.inputs.is_cuda:
             kinds = ("the CPU", "a GPU") if self.inputs.is_cuda else ("a GPU", "the CPU")
             raise UserError(f"{path} was trained on {kinds[0]} and this is {kinds[1]}: resume where it began")
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.progress = Progress(**state["progress"])
-        device = self.inputs.device
-        if state["epoch"]:
-            self.epoch = Epoch(**_moved(state["epoch"], device))
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.progress = Progress(**state["progress"])
+            if state["epoch"]:
+                self.epoch = Epoch(**_moved(state["epoch"], self.inputs.device))
+        except (RuntimeError, TypeError, ValueError, KeyError) as error:
+            raise UserError(
+                f"{path} does not fit today's code: resume it with the code that began it, or start the run anew"
+            ) from error
         for step, row in enumerate(self.progress.history, start=1):
             self._log(row, step)
         torch.set_rng_state(state["rng"])
