@@ -95,7 +95,7 @@ def lines(**changed):
         (lines(line4=",0,70,,"), None, "line 4 of .* has no stay"),
         (lines(line4="a,0.5,70,,"), None, "line 4 of .*: hour is 0.5; give whole hours"),
         (lines(line4="a,1,70,,"), None, "has hour 1 of stay a twice"),
-        (lines(line4="a,1e6,70,,"), None, "stay a of .* has 1,000,000 hours, more than a year"),
+        (lines(line4="a,1e6,70,,"), None, "line 4 of .*: hour 1e\\+06 of stay a comes 999,997 hours after"),
         (lines(line4="a,0,70,,-1"), None, "line 4 of .*: label.state is -1; number the classes from 0"),
         (lines(line4="a,0,70,,0.5"), None, "line 4 of .*: label.state is 0.5"),
         (lines(line4="a,0,70,,calm"), None, "line 4 of .*: label.state is 'calm', which is no number"),

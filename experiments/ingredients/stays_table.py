@@ -12,7 +12,8 @@
 left alone:
 
     stay        as above
-    split       train, validation or test; without it 15 % of the stays validate and 15 % test
+    split       train, validation or test; without it 15 % of the stays, at random, validate and 15 % test, which is
+                wrong where persons have several
     death       whether it ends in death, 0 or 1; empty: not known
 
 As with PhysioNet 2012 an hour without a value holds the last one before, or the training mean where there is none.
@@ -35,7 +36,7 @@ from sklearn.model_selection import train_test_split
 HOURS_TABLE, STAYS_TABLE = "hours.csv", "stays.csv"
 VERSION = 1  # of what this module makes of the files; raise it and caches are made anew
 MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "None"]
-LONGEST = 366 * 24  # hours of a stay
+LONGEST_GAP = 30 * 24  # hours without a line; more, and an hour must be wrong
 MOST_CLASSES = 1000
 HELD_OUT = 0.15  # of the stays, for validation and for test, each
 NAME_AND_UNIT = re.compile(r"(.*?)\s*\[(.*)\]")
@@ -76,7 +77,8 @@ def prepare(hours: Path, stays: Path, checksum: str) -> Stays:
         values[stay, hour, channel] = numbers(table, variable, hours)
     inside = np.arange(lengths.max()) < lengths[:, None]
     about = stays_in_order(stays, names)
-    counts: dict[str, int | float] = {"stays": len(names), "hours": int(inside.sum())}
+    hours_without_line = int(inside.sum()) - len(table)
+    counts: dict[str, int | float] = {"stays": len(names), "hours_without_line": hours_without_line}
     split = splits(about, stays, len(names))
     inputs, mean, scale = normalised(forward_filled(values), inside, split == 0, counts)
     return Stays(
@@ -143,13 +145,18 @@ def hours_of_stays(table: pl.DataFrame, stay: np.ndarray, path: Path) -> np.ndar
     first = np.full(stay.max() + 1, np.inf)
     np.minimum.at(first, stay, hour)
     since = hour - first[stay]
-    if since.max() >= LONGEST:
-        name = table["stay"][int(since.argmax())]
-        raise UserError(f"stay {name} of {path} has {since.max() + 1:,.0f} hours, more than a year: count in hours")
     twice = pl.DataFrame({"stay": stay, "hour": since}).is_duplicated()
     if twice.any():
         at = int(twice.arg_max())
         raise UserError(f"{path} has hour {hour[at]:g} of stay {table['stay'][at]} twice: give one line for each hour")
+    in_order = np.lexsort((since, stay))
+    gaps = np.diff(since[in_order]) * (np.diff(stay[in_order]) == 0)
+    if len(gaps) and gaps.max() > LONGEST_GAP:
+        at, gap = int(in_order[gaps.argmax() + 1]), gaps.max()
+        raise UserError(
+            f"line {at + 2} of {path}: hour {hour[at]:g} of stay {table['stay'][at]} comes {gap:,.0f} hours after the one "
+            "before, more than a month: count in hours, or split the stay"
+        )
     return since.astype(np.int64)
 
 
