@@ -154,8 +154,8 @@ def hours_of_stays(table: pl.DataFrame, stay: np.ndarray, path: Path) -> np.ndar
     if len(gaps) and gaps.max() > LONGEST_GAP:
         at, gap = int(in_order[gaps.argmax() + 1]), gaps.max()
         raise UserError(
-            f"line {at + 2} of {path}: hour {hour[at]:g} of stay {table['stay'][at]} comes {gap:,.0f} hours after the one "
-            "before, more than a month: count in hours, or split the stay"
+            f"line {at + 2} of {path}: hour {hour[at]:g} of stay {table['stay'][at]} comes {gap:,.0f} hours after "
+            "the one before, more than a month: count in hours, or split the stay"
         )
     return since.astype(np.int64)
 
