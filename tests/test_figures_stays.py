@@ -78,3 +78,8 @@ def test_typical_stays_mark_their_hour():
     assert [len(drawn.get_ydata()) for drawn in figure.axes[0].lines] == [20, 8]
     marks = [drawn.get_offsets()[0].tolist() for drawn in figure.axes[0].collections]
     assert marks == [[3, line().values[3]], [5, line(8).values[5]]]
+
+
+def test_typical_stays_share_their_hours():
+    stays = {"unit (0, 1)": [(3, [line()])], "unit (1, 1)": [(5, [line(8)])]}
+    assert {axes.get_xlim() for axes in typical_stays(stays).axes} == {(-0.5, 19.5)}

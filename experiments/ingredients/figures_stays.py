@@ -273,6 +273,7 @@ def typical_stays(stays: Mapping[str, Sequence[tuple[int, Sequence[Line]]]]) -> 
         "each row: one unit and the stays whose hour (●) lies nearest to its centroid; a colour is one stay of its row"
     )
     figure, top = headed_figure(left + variables * (width + gap_across), down, "Most typical stays", note)
+    hours = max(len(lines[0].values) for members in stays.values() for _, lines in members)
     panels: dict[int, Axes] = {}
     for row, (name, members) in enumerate(stays.items()):
         for column in range(variables):
@@ -292,6 +293,7 @@ def typical_stays(stays: Mapping[str, Sequence[tuple[int, Sequence[Line]]]]) -> 
                 axes.scatter(hour, line.values[hour], color=colour, s=26, zorder=3)
             axes.grid(axis="y")
             axes.set_axisbelow(True)
+            axes.set_xlim(-0.5, hours - 0.5)
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
             if row == 0:
                 axes.set_title(members[0][1][column].label, loc="left")

@@ -8,8 +8,8 @@
                 such column; of several the one with the shortest name colours the maps
     others      a variable each, `heart rate [1/min]` with its unit or without. Empty: not measured
 
-`stays.csv`, which may be missing, has one line for each stay; of these columns only `stay` must be there, others are
-left alone:
+`stays.csv`, which may be missing, has one line for each stay; `stay` and one more of these columns must be there,
+others are left alone:
 
     stay        as above
     split       train, validation or test; without it 15 % of the stays, at random, validate and 15 % test, which is
@@ -21,6 +21,7 @@ As with PhysioNet 2012 an hour without a value holds the last one before, or the
 
 import hashlib
 import re
+from collections import Counter
 from pathlib import Path
 
 from experiments.errors import UserError
@@ -39,6 +40,7 @@ MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "None"]
 LONGEST_GAP = 30 * 24  # hours without a line; more, and an hour must be wrong
 MOST_CLASSES = 1000
 HELD_OUT = 0.15  # of the stays, for validation and for test, each
+REPEATED = re.compile(r"_duplicated_\d+$")  # what polars calls further columns of the same name
 NAME_AND_UNIT = re.compile(r"(.*?)\s*\[(.*)\]")
 
 
@@ -67,6 +69,9 @@ def prepare(hours: Path, stays: Path, checksum: str) -> Stays:
     if not labels or not variables:
         lacks = "no label.<name>, the classes that the map is measured by" if not labels else "no variable"
         raise UserError(f"{hours} has {lacks}: add such a column")
+    channels = [name_and_unit(variable) for variable in variables]
+    if twice := [name for name, times in Counter(name for name, _ in channels).items() if times > 1]:
+        raise UserError(f"{hours} has the variable {twice[0]} twice: give every column a name of its own")
     names, stay = np.unique(table["stay"].to_numpy(), return_inverse=True)
     hour = hours_of_stays(table, stay, hours)
     lengths = np.zeros(len(names), np.int32)
@@ -95,8 +100,8 @@ def prepare(hours: Path, stays: Path, checksum: str) -> Stays:
         description=Description(
             name=hours.parent.resolve().name,
             channels=tuple(
-                Channel(*name_and_unit(variable), centre, width)
-                for variable, centre, width in zip(variables, mean, scale, strict=True)
+                Channel(name, unit, centre, width)
+                for (name, unit), centre, width in zip(channels, mean, scale, strict=True)
             ),
             static=(),
             source_checksum=checksum,
@@ -113,6 +118,10 @@ def read_table(path: Path, needed: tuple[str, ...]) -> pl.DataFrame:
     except (pl.exceptions.PolarsError, OSError) as error:
         reason = str(error).split("\n")[0]
         raise UserError(f"cannot read {path} ({reason}): it must be a CSV file with commas and a header") from error
+    if twice := [name for name in table.columns if REPEATED.search(name)]:
+        raise UserError(
+            f"{path} has the column {REPEATED.sub('', twice[0])} twice: give every column a name of its own"
+        )
     for column in needed:
         if column not in table.columns:
             raise UserError(f"{path} has no column {column}, only {', '.join(table.columns)}")
@@ -185,6 +194,8 @@ def stays_in_order(path: Path, names: np.ndarray) -> pl.DataFrame:
     if not path.is_file():
         return wanted
     table = read_table(path, ("stay",))
+    if not {"split", "death"} & set(table.columns):
+        raise UserError(f"{path} has neither a column split nor death, only {', '.join(table.columns)}: name one so")
     if table["stay"].is_duplicated().any():
         raise UserError(f"{path} has stay {table['stay'].filter(table['stay'].is_duplicated())[0]} twice")
     lost = wanted.join(table, on="stay", how="anti")["stay"]
