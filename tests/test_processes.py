@@ -61,21 +61,28 @@ def test_only_the_first_process_leaves_a_run(finished):
     assert [path.name for path in finished[1].parent.iterdir() if path.name.isdigit()] == ["1"]
 
 
-def test_interrupted_and_resumed_they_end_with_the_same_weights(finished, tmp_path):
-    settings = f"{EVERYTHING} tracking.runs_dir={tmp_path}"
-    with subprocess.Popen(command(settings, TORCHRUN), stderr=subprocess.PIPE, text=True) as started:
-        folder = tmp_path / "tpae" / "1"
+def interrupted(runs):
+    """The folder of a training stopped behind its first checkpoint, or None where it was faster than the signal."""
+    folder = runs / "tpae" / "1"
+    started = subprocess.Popen(
+        command(f"{EVERYTHING} tracking.runs_dir={runs}", TORCHRUN), stderr=subprocess.PIPE, text=True
+    )
+    with started:
         while not (folder / checkpoint.FILE_NAME).exists():
             assert started.poll() is None, started.stderr.read()
             time.sleep(0.05)
         started.send_signal(signal.SIGTERM)
         started.communicate(timeout=120)
-    assert strict_json((folder / "run.json").read_text())["status"] == "INTERRUPTED"
-    resumed = command(f"resume={folder} tracking.runs_dir={tmp_path}", TORCHRUN)
+    return folder if strict_json((folder / "run.json").read_text())["status"] == "INTERRUPTED" else None
+
+
+def test_interrupted_and_resumed_they_end_with_the_same_weights(finished, tmp_path):
+    folder = next(filter(None, (interrupted(tmp_path / f"attempt{number}") for number in range(3))))
+    resumed = command(f"resume={folder} tracking.runs_dir={folder.parent.parent}", TORCHRUN)
     resumed.remove("compute.device=cpu")
     done = subprocess.run(resumed, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    whole, parts = weights(finished[1]), weights(tmp_path / "tpae" / "2")
+    whole, parts = weights(finished[1]), weights(folder.with_name("2"))
     assert all(torch.equal(parts[name], value) for name, value in whole.items())
 
 
