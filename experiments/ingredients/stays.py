@@ -17,7 +17,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -256,9 +256,13 @@ def _tensors(stays: Stays) -> dict[str, Tensor]:
 
 
 def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Those whose names start so, without the prefix; `score_6` before `score_24`."""
-    names = sorted((name for name in tensors if name.startswith(prefix)), key=lambda name: (len(name), name))
-    return {name.removeprefix(prefix): tensors[name] for name in names}
+    """Those whose names start so, without the prefix."""
+    return {name.removeprefix(prefix): tensors[name] for name in with_prefix(tensors, prefix)}
+
+
+def with_prefix(names: Iterable[str], prefix: str) -> list[str]:
+    """Those that start so, the shortest first: `score_6` before `score_24`."""
+    return sorted((name for name in names if name.startswith(prefix)), key=lambda name: (len(name), name))
 
 
 def _sha256(path: Path) -> str:

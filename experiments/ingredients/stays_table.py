@@ -27,7 +27,7 @@ from pathlib import Path
 from experiments.errors import UserError
 from experiments.ingredients.data import SPLIT_SEED
 from experiments.ingredients.normalization import forward_filled, normalised
-from experiments.ingredients.stays import LABEL, SPLITS, Channel, Description, Stays, cached_stays
+from experiments.ingredients.stays import LABEL, SPLITS, Channel, Description, Stays, cached_stays, with_prefix
 
 import numpy as np
 import polars as pl
@@ -64,7 +64,7 @@ def load_stays_table(root: Path) -> Stays:
 def prepare(hours: Path, stays: Path, checksum: str) -> Stays:
     """The stays of both tables; what `load_stays_table` says of errors."""
     table = read_table(hours, ("stay", "hour"))
-    labels = sorted((name for name in table.columns if name.startswith(LABEL)), key=lambda name: (len(name), name))
+    labels = with_prefix(table.columns, LABEL)
     variables = [column for column in table.columns if column not in ("stay", "hour", *labels)]
     if not labels or not variables:
         lacks = "no label.<name>, the classes that the map is measured by" if not labels else "no variable"
@@ -149,7 +149,7 @@ def hours_of_stays(table: pl.DataFrame, stay: np.ndarray, path: Path) -> np.ndar
     """Hours since each stay's first, `[n]`."""
     hour = numbers(table, "hour", path)
     if (hour % 1).any():
-        line = line_of(pl.Series(hour % 1 != 0))
+        line = line_of(hour % 1 != 0)
         raise UserError(f"line {line} of {path}: hour is {hour[line - 2]:g}; give whole hours, a line for each")
     first = np.full(stay.max() + 1, np.inf)
     np.minimum.at(first, stay, hour)
@@ -174,7 +174,7 @@ def classes(table: pl.DataFrame, label: str, path: Path) -> np.ndarray:
     found = numbers(table, label, path)
     wrong = ~np.isnan(found) & ~((found >= 0) & (found < MOST_CLASSES) & (found % 1 == 0))
     if wrong.any():
-        line = line_of(pl.Series(wrong))
+        line = line_of(wrong)
         raise UserError(
             f"line {line} of {path}: {label} is {found[line - 2]:g}; number the classes from 0 to {MOST_CLASSES - 1}"
         )
@@ -237,6 +237,6 @@ def name_and_unit(column: str) -> tuple[str, str]:
     return (found[1], found[2]) if found else (column, "")
 
 
-def line_of(wrong: pl.Series) -> int:
+def line_of(wrong: np.ndarray | pl.Series) -> int:
     """The first such line of the file, whose header is line 1."""
-    return int(wrong.arg_max()) + 2
+    return int(np.asarray(wrong).argmax()) + 2
