@@ -64,6 +64,7 @@ def prepare(source: Path, output: Path, corrections: frozenset[str], memory: str
             static=(),
             source_checksum=hashlib.sha256(repr((checksums, sorted(corrections))).encode()).hexdigest(),
             counts=counts | {"values out of range": int(channels["out_of_range"].sum())},
+            stays=tuple(map(str, cohort["stay"].tolist())),
         ),
     )
     write_stays(output, stays)

@@ -1,8 +1,9 @@
-"""The units of pictures in a folder, by a trained map."""
+"""The units of pictures in a folder, and of the hours of new stays, by a trained map."""
 
 import csv
 
-from experiments import dpsom, tpae
+from experiments import dpsom, stays_baselines, tdpsom, tpae
+from experiments.ingredients.stays_table import load_stays_table
 from models import networks
 from scripts import assign
 from scripts.export import trained
@@ -15,6 +16,12 @@ from PIL import Image
 
 pytestmark = pytest.mark.usefixtures("in_process")
 QUIETLY = "tracking.figures=False"
+RNG = np.random.default_rng(0)
+HOSPITAL = "stay,hour,HR [1/min],Temp,label.state\n" + "".join(
+    f"p{stay:02},{hour},{heart:.1f},{temp:.1f},{RNG.integers(3)}\n"
+    for stay in range(40)
+    for hour, (heart, temp) in enumerate(RNG.normal((80, 37), (9, 1), (RNG.integers(2, 9), 2)), start=3)
+)
 
 
 @pytest.fixture(scope="module")
@@ -30,14 +37,24 @@ def pictures(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """Finished runs on the digits, by experiment."""
+    """Finished runs on the digits, by experiment, and two on the hours of a hospital."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(networks, "DENSE_WIDTHS", (8, 8, 16))
         runs = {
             "dpsom": run(dpsom.ex, tmp_path_factory.mktemp("runs"), f"fast training.joint_epochs=1 {QUIETLY}"),
             "tpae": run(tpae.ex, tmp_path_factory.mktemp("runs"), f"fast training.joint_epochs=1 {QUIETLY}"),
         }
-        assert [one.status for one in runs.values()] == [0, 0]
+        hospital = tmp_path_factory.mktemp("hospital")
+        (hospital / "hours.csv").write_text(HOSPITAL)
+        table = f"data.name=stays_table data.root={hospital} {QUIETLY}"
+        runs |= {
+            "tdpsom": run(tdpsom.ex, tmp_path_factory.mktemp("runs"), f"fast {table}"),
+            "stays_baselines": run(
+                stays_baselines.ex, tmp_path_factory.mktemp("runs"), f"lorenz_somvae {table} training.joint_epochs=1"
+            ),
+            "lorenz": run(tdpsom.ex, tmp_path_factory.mktemp("runs"), f"fast {QUIETLY}"),
+        }
+        assert [one.status for one in runs.values()] == [0] * 5
         yield {name: one.folder for name, one in runs.items()}
 
 
@@ -74,6 +91,66 @@ def test_chunks_change_nothing(finished, pictures, tmp_path, monkeypatch):
     at_once = rows_of(finished["dpsom"], pictures[0], tmp_path / "units.csv")
     monkeypatch.setattr(assign, "CHUNK", 2)
     assert rows_of(finished["dpsom"], pictures[0], tmp_path / "units.csv") == at_once
+
+
+@pytest.mark.parametrize("experiment", ["tdpsom", "stays_baselines"])
+def test_the_hours_of_the_training_stays_have_their_units_again(finished, tmp_path, experiment):
+    (tmp_path / "hours.csv").write_text(HOSPITAL)
+    rows = rows_of(finished[experiment], tmp_path, tmp_path / "units.csv")
+    model, record, _ = trained(finished[experiment])
+    stays = load_stays_table(tmp_path)
+    with torch.no_grad():
+        units = model.winners(stays.inputs, stays.lengths.long())[stays.mask]
+    width = record["config"]["model"]["map_size"][1]
+    found = [(row["stay"], int(row["hour"]), int(row["unit"])) for row in rows]
+    hours = [(stay, hour) for stay, hour, *_ in (line.split(",") for line in HOSPITAL.splitlines()[1:])]
+    assert found == [(stay, int(hour), unit) for (stay, hour), unit in zip(hours, units.tolist(), strict=True)]
+    assert all(int(row["unit"]) == int(row["row"]) * width + int(row["column"]) for row in rows)
+
+
+def test_new_stays_are_filled_and_scaled_as_in_training(finished, tmp_path):
+    """Columns in another order and one more, lines in any order, an hour without a line, one stay longer than all."""
+    long = "".join(f"1,z,37,{60 + hour},{hour}\n" for hour in range(30))
+    (tmp_path / "hours.csv").write_text(
+        f"ward,stay,Temp,HR [1/min],hour\n1,new,,,-2\n2,new,39,,1\n1,new,,95,-1\n{long}"
+    )
+    rows = rows_of(finished["tdpsom"], tmp_path, tmp_path / "units.csv")
+    assert [(row["stay"], int(row["hour"])) for row in rows] == [("new", hour) for hour in (-2, -1, 0, 1)] + [
+        ("z", hour) for hour in range(30)
+    ]
+    model, _, samples = trained(finished["tdpsom"])
+    heart, temp = samples.channels
+    known = [(0, 0), (95, 0), (95, 0), (95, 39)]
+    hours = [
+        [
+            (value - channel.mean) / channel.scale * (value > 0)
+            for value, channel in zip(hour, (heart, temp), strict=True)
+        ]
+        for hour in known + [(60 + hour, 37) for hour in range(30)]
+    ]
+    with torch.no_grad():
+        units = model.winners(torch.tensor(hours).clip(-5, 5)[None])[0]
+    assert [int(row["unit"]) for row in rows] == units.tolist()
+
+
+@pytest.mark.parametrize(
+    ("run_name", "table", "message"),
+    [
+        ("tdpsom", "stay,hour,Temp\na,0,37\n", "lacks the variable HR: add it, empty if it was never measured"),
+        ("tdpsom", "stay,hour,Temp,HR\na,0,37,80\n", "has HR in no unit, the training stays had it in 1/min"),
+        ("tdpsom", "stay,hour,Temp [F],HR [1/min]\na,0,98,80\n", "has Temp in F, the training stays had it in none"),
+        ("tdpsom", "stay,hour,Temp,HR [1/min]\na,0,warm,80\n", "Temp is 'warm', which is no number"),
+        ("tdpsom", None, "cannot read"),
+        ("lorenz", HOSPITAL, "learned from lorenz: only maps of pictures or of data.name=stays_table assign"),
+    ],
+)
+def test_mistakes_with_stays_are_one_line(finished, tmp_path, capsys, run_name, table, message):
+    if table:
+        (tmp_path / "hours.csv").write_text(table)
+    assert assign.main([str(finished[run_name]), str(tmp_path), "--to", str(tmp_path / "units.csv")]) == 2
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert message in error
+    assert not (tmp_path / "units.csv").exists()
 
 
 def test_mistakes_are_one_line(finished, pictures, tmp_path, capsys):

@@ -44,6 +44,8 @@ def test_hours_count_from_the_first_and_values_are_carried_forward(tmp_path):
     assert stays.observed[1].tolist() == [[True, True], [False, False], [True, False], [False, False]]
     assert stays.labels["state"].tolist() == [[-1, 0, -1, 1], [2, -1, 1, -1], [0, -1, -1, -1], [0, -1, -1, -1]]
     assert stays.split.tolist() == [0, 0, 1, 2]
+    assert [stays.part(part).name(0) for part in ("train", "validation", "test")] == ["a", "c", "d"]
+    assert stays.first(2).description.stays == ("a", "b")
     np.testing.assert_array_equal(stays.outcomes["death"], np.array([0, 1, np.nan, 0], np.float32))
 
 
@@ -118,6 +120,19 @@ def test_every_mistake_is_one_line_and_leaves_nothing(tmp_path, hours, stays, me
         load_stays_table(tmp_path)
     assert "\n" not in str(caught.value)
     assert {path.name for path in tmp_path.iterdir()} <= {"hours.csv", "stays.csv"}
+
+
+def test_one_typing_error_does_not_stretch_a_scale_unseen(tmp_path):
+    hours = [HEAD, *many()]
+    scale = load_stays_table(write(tmp_path, hours)).description.channels[0].scale
+    far = 80 + stays_table.FARTHEST * 9 * 5  # the middle 98 % of these heart rates span 4.7 deviations of 9
+    hours[20] = f"{','.join(hours[20].split(',')[:2])},{far},37,0"
+    with pytest.raises(
+        UserError, match=rf"line 21 of .*: heart rate \[1/min\] is {far}, and nearly all others are [56]"
+    ):
+        load_stays_table(write(tmp_path, hours))
+    hours[20] = hours[20].replace(str(far), "130")
+    assert load_stays_table(write(tmp_path, hours)).description.channels[0].scale == pytest.approx(scale, rel=0.2)
 
 
 def test_a_folder_without_the_table_says_what_it_must_hold(tmp_path):

@@ -32,9 +32,18 @@ def normalised(
     deviation = np.where(known & training[:, None, None], filled - mean, 0.0)
     scale = _rounded(np.sqrt((deviation**2).sum(axis=(0, 1)) / number))
     scale = np.where(scale > 1e-6, scale, 1.0)
+    inputs, counts["clipped_share"] = scaled(filled, known, mean, scale)
+    return inputs, mean.tolist(), scale.tolist()
+
+
+def scaled(filled: np.ndarray, known: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, float]:
+    """Values `[N, T, C]` as `[N, T, C]` float32 by means and scales `[C]`, clipped; and the share of clipped ones.
+
+    What is not `known` [N, T, C] becomes 0.
+    """
     inputs = np.where(known, (filled - mean) / scale, 0.0)
-    counts["clipped_share"] = round(float((np.abs(inputs) > LARGEST).sum() / max(known.sum(), 1)), 6)
-    return inputs.clip(-LARGEST, LARGEST).astype(np.float32), mean.tolist(), scale.tolist()
+    clipped = (np.abs(inputs) > LARGEST).sum() / max(known.sum(), 1)
+    return inputs.clip(-LARGEST, LARGEST).astype(np.float32), round(float(clipped), 6)
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:

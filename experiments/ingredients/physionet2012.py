@@ -21,6 +21,7 @@ import tarfile
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 
 from experiments.errors import UserError
@@ -39,7 +40,7 @@ SETS = "abc"
 MEMBER = re.compile(r"(?:^|/)(set-[abc]/\d+\.txt|Outcomes-[abc]\.txt)$")
 HEADER = b"Time,Parameter,Value"
 OUTCOME_COLUMNS = ("RecordID", "Length_of_stay", "In-hospital_death")
-VERSION = 1  # of what this module makes of the files; raise it and caches are made anew
+VERSION = 2  # of what this module makes of the files; raise it and caches are made anew
 HOURS = 48
 WINDOWS = (1, 6, 12, 24)
 MISSING = -1.0
@@ -203,14 +204,15 @@ def prepare(files: dict[str, bytes], checksum: str, folder: Path) -> Stays:
         static=torch.from_numpy(static.astype(np.float32)),
         split=torch.from_numpy(split),
         description=Description(
-            "PhysioNet 2012",
-            tuple(
+            name="PhysioNet 2012",
+            channels=tuple(
                 Channel(name, variable.unit, centre, width)
                 for (name, variable), centre, width in zip(VARIABLES.items(), mean, scale, strict=True)
             ),
-            tuple(STATIC),
-            checksum,
-            counts,
+            static=tuple(STATIC),
+            source_checksum=checksum,
+            counts=counts,
+            stays=tuple(Path(name).stem for name in compress(records, kept)),
         ),
     )
 

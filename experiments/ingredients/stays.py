@@ -19,6 +19,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
+from itertools import compress
 from pathlib import Path
 
 from experiments.errors import UserError
@@ -67,6 +68,7 @@ class Description:
         format: version of this format.
         time: what passes between two hours, and `step` how much of it: generated points are no hours.
         classes: by label, names of its classes where they are more than numbers.
+        stays: names of the N stays, if they have any.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Description:
     time: str = "hour"
     step: float = 1.0
     classes: dict[str, list[str]] = field(default_factory=dict)
+    stays: tuple[str, ...] = ()
 
     @property
     def generated(self) -> bool:
@@ -110,22 +113,27 @@ class Stays:
     def part(self, name: str) -> "Stays":
         """The stays of one of `SPLITS`."""
         chosen = self.split == SPLITS.index(name)
-        return self._map(lambda tensor: tensor[chosen])
+        return self._map(lambda tensor: tensor[chosen], tuple(compress(self.description.stays, chosen.tolist())))
 
     def first(self, count: int | None) -> "Stays":
         """The first `count` stays; None: all of them."""
-        return self._map(lambda tensor: tensor[:count])
+        return self._map(lambda tensor: tensor[:count], self.description.stays[:count])
 
     def to(self, device: torch.device | str) -> "Stays":
         """The same stays on `device`."""
-        return self._map(lambda tensor: tensor.to(device))
+        return self._map(lambda tensor: tensor.to(device), self.description.stays)
 
-    def _map(self, function: Callable[[Tensor], Tensor]) -> "Stays":
+    def name(self, stay: int) -> str:
+        """What a stay is called; its number where they have no names."""
+        return self.description.stays[stay] if self.description.stays else str(stay)
+
+    def _map(self, function: Callable[[Tensor], Tensor], names: tuple[str, ...]) -> "Stays":
         return replace(
             self,
             **{name: function(getattr(self, name)) for name in KINDS},
             labels={name: function(label) for name, label in self.labels.items()},
             outcomes={name: function(outcome) for name, outcome in self.outcomes.items()},
+            description=replace(self.description, stays=names),
         )
 
 
@@ -192,7 +200,8 @@ def read_description(folder: Path) -> Description | None:
         if content.get("format") != FORMAT:
             raise ValueError(f"format {content.get('format')!r}, this version reads {FORMAT}")
         channels = tuple(Channel(**channel) for channel in content.pop("channels"))
-        return Description(channels=channels, static=tuple(content.pop("static")), **content)
+        static, names = tuple(content.pop("static")), tuple(content.pop("stays", ()))
+        return Description(channels=channels, static=static, stays=names, **content)
     except FileNotFoundError:
         return None
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
@@ -234,6 +243,8 @@ def check(stays: Stays) -> None:
     names = [channel.name for channel in stays.description.channels]
     if len(names) != channels or len(set(names)) != channels:
         raise ValueError(f"{channels} channels need as many different names, not {names}")
+    if len(stays.description.stays) not in (0, count):
+        raise ValueError(f"{count} stays need as many names, not {len(stays.description.stays)}")
     for number, name in enumerate(SPLITS):
         if not (stays.split == number).any():
             raise UserError(f"the {name} split of {stays.description.name} has no stays: check the source files")

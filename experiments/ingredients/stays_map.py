@@ -48,7 +48,7 @@ def draw_stays(tracker: Tracker, tdpsom: TDPSOM, stays: Stays, hours: Hours, lat
     for name, words in risks.items():
         pictures[f"risk_{name}"] = figures_stays.risk_map(values[name], grid, f"Risk map: {name}", words)
     shown = int(label_spread(stays).argmax())
-    subject = f"validation stay {shown}"
+    subject = f"validation stay {stays.name(shown)}"
     rows = np.flatnonzero(hours.stays == shown)
     soft = tdpsom.assign(latents[torch.from_numpy(rows).to(latents.device)]).detach().cpu().numpy()
     pictures["trajectory"] = figures_stays.trajectory(
