@@ -1,5 +1,38 @@
-"""The one exception whose message is meant for the person at the command line."""
+"""Mistakes of the person at the command line, and how programs report them."""
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from experiments import PROJECT
 
 
 class UserError(Exception):
     """A mistake the user can mend: one line that says what is wrong and what to do about it."""
+
+
+def check_copy(program: str) -> None:
+    """Raise UserError for a program of another copy of this project, whose own modules it would not import."""
+    project = Path(program).resolve().parent.parent
+    if os.path.isfile(project / Path(__file__).relative_to(PROJECT)) and not project.samefile(PROJECT):
+        raise UserError(
+            f"{program} would run the code of another copy of the project, {PROJECT}, which is the one that is "
+            f"installed: use the Python of its own .venv, or set PYTHONPATH={project}"
+        )
+
+
+def reported(main: Callable[..., int]) -> Callable[..., int]:
+    """`main` of a script, which returns 2 behind a line about its UserError."""
+
+    @functools.wraps(main)
+    def reporting(*arguments: list[str] | None) -> int:
+        try:
+            check_copy(sys.argv[0])
+            return main(*arguments)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+
+    return reporting

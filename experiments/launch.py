@@ -17,9 +17,8 @@ from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any, NoReturn
 
-from experiments import PROJECT
 from experiments.configuration import closest, config_path, default_config, read_settings
-from experiments.errors import UserError
+from experiments.errors import UserError, check_copy
 from experiments.ingredients.observers import check_observers, redact, shown
 
 from docopt import DocoptExit, docopt
@@ -58,7 +57,7 @@ def launch(experiment: Experiment, argv: Sequence[str] | None = None, in_process
     first_process = int(os.environ.get("RANK", 0)) == 0
     options: dict[str, Any] = {}
     try:
-        _check_copy(program)
+        check_copy(program)
         options = _parse(experiment, program, arguments)
         if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not in_processes:
             raise UserError(f"{experiment.path} trains in one process: start it with python instead of torchrun")
@@ -118,16 +117,6 @@ def _interrupt_on_signals() -> list[int]:
     signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, interrupt)
     return received
-
-
-def _check_copy(program: str) -> None:
-    """Raise UserError for a program of another copy of this project, whose own modules it would not import."""
-    folder = Path(program).resolve().parent
-    if os.path.isfile(folder / Path(__file__).name) and not folder.parent.samefile(PROJECT):
-        raise UserError(
-            f"{program} would run the code of another copy of the project, {PROJECT}, which is the one that is "
-            f"installed: use the Python of its own .venv, or set PYTHONPATH={folder.parent}"
-        )
 
 
 def _parse(experiment: Experiment, program: str, arguments: list[str]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from experiments.errors import UserError
+from experiments.errors import UserError, reported
 from experiments.ingredients import hours_table
 from experiments.ingredients.data import resize, scale_
 from experiments.ingredients.hours_table import HoursTable
@@ -113,17 +113,14 @@ def units_of_hours(model: nn.Module, folder: Path, samples: Samples) -> Iterator
             bar.update(len(units))
 
 
+@reported
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="folder of a finished run, such as runs/dpsom/3")
     parser.add_argument("folder", type=Path, help="of pictures, or of hours.csv")
     parser.add_argument("--to", type=Path, default=Path("units.csv"), help="file to write (default: units.csv)")
     options = parser.parse_args(arguments)
-    try:
-        write_result(options.to, assigned(options.run, options.folder).encode())
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    write_result(options.to, assigned(options.run, options.folder).encode())
     print(f"written: {options.to}")
     return 0
 

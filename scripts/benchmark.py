@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import PROJECT, dpsom, somvae, tdpsom, tpae
-from experiments.errors import UserError
+from experiments.errors import UserError, reported
 from experiments.ingredients.augmentation import augmentation
 from experiments.ingredients.compute import autocast, compute, hardware, prepare, versions
 from experiments.ingredients.evaluation import evaluation
@@ -228,21 +228,20 @@ def run_one(name: str, precision: str) -> None:
     bench.run(config_updates=chosen, options={"--force": True, "--loglevel": "ERROR"})
 
 
-def main() -> None:
+@reported
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--configs", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if not MEMORY.exists():
-        sys.exit(f"error: memory is read from {MEMORY}, which this system lacks: measure on Linux")
+        raise UserError(f"memory is read from {MEMORY}, which this system lacks: measure on Linux")
     if arguments.one:
-        return run_one(arguments.configs[0], arguments.precisions[0])
+        run_one(arguments.configs[0], arguments.precisions[0])
+        return 0
     code = {"versions": versions()} | asdict(Provenance.now("scripts"))
-    try:
-        former = read_json(RESULT)["results"] if RESULT.exists() else []
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    former = read_json(RESULT)["results"] if RESULT.exists() else []
     results = []
     for config in tqdm(arguments.configs, unit="model"):
         for precision in arguments.precisions:
@@ -250,12 +249,13 @@ def main() -> None:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
                 lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-                sys.exit(f"error: {config} in {precision} failed: {lines[-1]}")
+                raise UserError(f"{config} in {precision} failed: {lines[-1]}")
             line = {"config": config, "precision": precision, **json.loads(done.stdout.splitlines()[-1])}
             results.append(line | code)
             content = {"format": 2, "results": merged(former, results)}
             write_atomically(RESULT, (json.dumps(content, indent=1) + "\n").encode())
     print(speed_table(results))
+    return 0
 
 
 def merged(former: list[dict], results: list[dict]) -> list[dict]:
@@ -269,4 +269,4 @@ def merged(former: list[dict], results: list[dict]) -> list[dict]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments import PROJECT
-from experiments.errors import UserError
+from experiments.errors import UserError, reported
 from experiments.ingredients import checkpoint
 from experiments.ingredients.observers import for_record
 from experiments.ingredients.record import FILE_NAME as RECORD
@@ -376,18 +376,15 @@ def metrics_table(metrics: dict[str, float]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *sorted(rows)])
 
 
+@reported
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Export the trained model of a finished run.")
     parser.add_argument("run", type=Path, help="run folder, such as runs/dpsom/7")
     parser.add_argument("--to", type=Path, help="new folder (default: exported/<experiment>-<id>)")
     options = parser.parse_args(arguments)
-    try:
-        run = options.run.absolute()
-        folder = options.to or PROJECT / "exported" / f"{run.parent.name}-{run.name}"
-        export(options.run, folder)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    run = options.run.absolute()
+    folder = options.to or PROJECT / "exported" / f"{run.parent.name}-{run.name}"
+    export(options.run, folder)
     print(f"exported: {folder}")
     return 0
 

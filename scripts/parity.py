@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from experiments import PROJECT
-from experiments.errors import UserError
+from experiments.errors import UserError, reported
 from experiments.ingredients.compute import versions
 from experiments.ingredients.observers import write_atomically
 from experiments.ingredients.record import Provenance
@@ -371,6 +371,7 @@ def worst_row(name: str, quantity: str, deviations: list[Deviation]) -> dict[str
     }
 
 
+@reported
 def main() -> int:
     rows, beyond, checksums = [], [], {}
     for name, model in MODELS.items():
@@ -396,8 +397,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    sys.exit(main())

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from experiments import PROJECT
-from experiments.errors import UserError
+from experiments.errors import reported
 from experiments.ingredients.figures import decoded_map, label_map
 from experiments.ingredients.figures_series import attractor
 from experiments.ingredients.figures_stays import way_and_label
@@ -88,17 +88,14 @@ def draw(results: Path) -> dict[Path, bytes]:
     return drawn
 
 
+@reported
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, default=PROJECT / "results", help="folder of the records and maps")
     options = parser.parse_args(arguments)
-    try:
-        for path, content in draw(options.results).items():
-            write_result(path, content)
-            print(path)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    for path, content in draw(options.results).items():
+        write_result(path, content)
+        print(path)
     return 0
 
 

@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from experiments import PROJECT
-from experiments.errors import UserError
+from experiments.errors import UserError, reported
 from experiments.ingredients.observers import write_atomically
 from experiments.ingredients.stays import SPLITS, Channel, Description, Stays, write_stays
 from scripts.eicu.constants import CHANNELS, CONSTANTS, CORRECTIONS, MINIMUM, SCALE, UNITS, WINDOW
@@ -121,6 +121,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+@reported
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
 
@@ -132,9 +133,8 @@ def main(arguments: list[str] | None = None) -> int:
     corrections = frozenset(options.corrected or (CORRECTIONS if options.corrected == [] else ()))
     try:
         prepare(options.source.expanduser(), options.output.expanduser(), corrections, options.memory)
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    except OSError as error:
+        raise UserError(str(error)) from error
     except KeyboardInterrupt:
         again = shlex.join(["python", "scripts/prepare_eicu.py", *arguments])
         print(f"interrupted; continue with: {again}", file=sys.stderr)

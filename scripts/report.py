@@ -17,7 +17,7 @@ from itertools import chain
 from pathlib import Path
 
 from experiments import PROJECT
-from experiments.errors import UserError
+from experiments.errors import UserError, reported
 from experiments.ingredients import figures
 from experiments.ingredients.figures_stays import TIME_COLOURS
 from experiments.ingredients.trained_map import ARRAYS, opened
@@ -288,20 +288,17 @@ def render(folder: Path) -> str:
     )
 
 
+@reported
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, default=PROJECT / "results", help="folder of the records")
     parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 when it is out of date")
     options = parser.parse_args(arguments)
     path = options.results / PAGE
-    try:
-        content = render(options.results).encode()
-        same = path.exists() and path.read_bytes() == content
-        if not (same or options.check):
-            write_result(path, content)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    content = render(options.results).encode()
+    same = path.exists() and path.read_bytes() == content
+    if not (same or options.check):
+        write_result(path, content)
     if options.check:
         if not same:
             print(f"out of date: {path.name}; run `make report` and commit what it writes", file=sys.stderr)

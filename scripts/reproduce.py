@@ -32,7 +32,7 @@ from itertools import chain
 from pathlib import Path
 
 from experiments import PROJECT
-from experiments.errors import UserError
+from experiments.errors import UserError, reported
 from experiments.ingredients import bfloat16
 from experiments.ingredients.record import Provenance, state_of_code
 from experiments.ingredients.trained_map import ARRAYS
@@ -375,6 +375,7 @@ def reproduce(options: argparse.Namespace) -> int:
     return 1 if troubles else 0
 
 
+@reported
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
 
@@ -384,9 +385,6 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, interrupt)
     try:
         return reproduce(parse(arguments))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt as interruption:
         again = shlex.join(["python", "scripts/reproduce.py", *arguments])
         print(f"interrupted; {interruption or 'nothing was running'}; continue with: {again}", file=sys.stderr)

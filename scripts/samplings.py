@@ -10,7 +10,7 @@ import io
 import sys
 from pathlib import Path
 
-from experiments.errors import UserError
+from experiments.errors import UserError, reported
 from experiments.ingredients import figures
 from experiments.ingredients.data import load_dataset
 from models.tpae import TPAE
@@ -61,27 +61,24 @@ def reconstructed(folder: Path, net: TPAE, record: dict) -> tuple[np.ndarray, di
     return inputs.numpy(), {row: pictures.numpy() for row, pictures in rows.items()}
 
 
+@reported
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path, help="folders of finished runs on the same data")
     parser.add_argument("--output", type=Path, default=Path("samplings.png"), help="PNG to write")
     options = parser.parse_args(arguments)
     rows: dict[str, np.ndarray] = {}
-    try:
-        found = {folder: finished_run(folder) for folder in options.runs}
-        data = [data_of(record) for _, record in found.values()]
-        if any(other != data[0] for other in data):
-            raise UserError("these runs have different data: give runs of the same data set, split and scaling")
-        for folder, (net, record) in found.items():
-            inputs, pictures = reconstructed(folder, net, record)
-            rows = {"input": inputs} | rows | pictures
-        figure = figures.picture_rows("Reconstructions beside each other", "the last block of each run", rows)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png")
-        write_result(options.output, buffer.getvalue())
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    found = {folder: finished_run(folder) for folder in options.runs}
+    data = [data_of(record) for _, record in found.values()]
+    if any(other != data[0] for other in data):
+        raise UserError("these runs have different data: give runs of the same data set, split and scaling")
+    for folder, (net, record) in found.items():
+        inputs, pictures = reconstructed(folder, net, record)
+        rows = {"input": inputs} | rows | pictures
+    figure = figures.picture_rows("Reconstructions beside each other", "the last block of each run", rows)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    write_result(options.output, buffer.getvalue())
     print(f"drawn: {options.output}")
     return 0
 

@@ -29,7 +29,7 @@ from typing import Any
 
 from experiments import PROJECT
 from experiments.configuration import config_path, read_settings
-from experiments.errors import UserError
+from experiments.errors import UserError, reported
 from experiments.ingredients.observers import redact
 from experiments.ingredients.record import Provenance, state_of_code
 from scripts.jobs import Job, Setting, died, last_line, log_of, relative, settle, train
@@ -297,6 +297,7 @@ def tell(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
     tqdm.write(f"trial {trial.number}: {found}  {trial.params}", file=sys.stderr)
 
 
+@reported
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(description="Search hyperparameters on the validation split.")
@@ -331,9 +332,6 @@ def main(arguments: list[str] | None = None) -> int:
             return 1
         best = study.export_best()
         study.draw()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         again = shlex.join(["python", "scripts/search.py", *arguments])
         print(f"interrupted; the trial has saved its state, continue with: {redact(again)}", file=sys.stderr)

@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from experiments.errors import UserError
+from experiments.errors import UserError, reported
 from experiments.ingredients.record import FILE_NAME, by_split
 from scripts.records import Record, as_record, check_record, differing_keys, flatten, read_json, summarise
 from scripts.rendering.cells import mean_text
@@ -65,15 +65,12 @@ def text_of(group: list[Record], first: Record) -> str:
     return heading + "\n" + by_split({name: mean_text(summarise(found)) for name, found in values.items()})
 
 
+@reported
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path, help="folders of finished runs")
     options = parser.parse_args(arguments)
-    try:
-        groups = grouped({run: record_of(run) for run in options.runs})
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    groups = grouped({run: record_of(run) for run in options.runs})
     print("\n\n".join(text_of(group, groups[0][0]) for group in groups))
     return 0
 

@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 
 from experiments import PROJECT
-from experiments.errors import UserError
+from experiments.errors import UserError, reported
 from scripts import latex
 from scripts.records import MARGIN, write_result
 from scripts.rendering.ablation import render_ablation
@@ -458,6 +458,7 @@ def out_of_date(files: dict[Path, str]) -> list[Path]:
     return [path for path, text in files.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
 
 
+@reported
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Render every table from the recorded runs.")
     parser.add_argument(
@@ -474,20 +475,16 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--latex", type=Path, metavar="FOLDER", help="write <name>.tex into this folder, nothing else")
     options = parser.parse_args(arguments)
-    try:
-        if options.readme and not options.readme.exists():
-            raise UserError(f"there is no {options.readme}: give a file with table markers")
-        if options.latex:
-            files = render_latex(options.results, options.latex)
-        else:
-            files = render_all(options.results, options.readme or readme_of(options.results))
-        changed = out_of_date(files)
-        if not options.check:
-            for path in changed:
-                write_result(path, files[path].encode())
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if options.readme and not options.readme.exists():
+        raise UserError(f"there is no {options.readme}: give a file with table markers")
+    if options.latex:
+        files = render_latex(options.results, options.latex)
+    else:
+        files = render_all(options.results, options.readme or readme_of(options.results))
+    changed = out_of_date(files)
+    if not options.check:
+        for path in changed:
+            write_result(path, files[path].encode())
     if options.check:
         if changed:
             names = ", ".join(path.name for path in changed)

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from experiments import configuration, registration
+from experiments import PROJECT, configuration, registration
 from experiments.configuration import at_least, check_config, default_config, one_of, optional, positive, text
 from experiments.errors import UserError
 from experiments.ingredients.data import read_image_folder
@@ -139,12 +139,29 @@ def test_a_named_config_that_cannot_be_read_disturbs_no_other(run, tmp_path, mon
 def test_a_program_of_another_copy_is_refused(tmp_path, capsys):
     other = tmp_path / "copy" / "experiments"
     other.mkdir(parents=True)
-    (other / "launch.py").touch()
+    (other / "errors.py").touch()
     with pytest.raises(SystemExit) as stop:
         launch(make_experiment(), [str(other / "dummy.py"), "with", "fast"])
     assert stop.value.code == 2
     assert f"set PYTHONPATH={other.parent}" in capsys.readouterr().err
     assert not Path("runs").exists()
+
+
+def test_a_script_of_another_copy_is_refused(tmp_path):
+    for folder in ("experiments", "scripts"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "experiments" / "errors.py").touch()
+    script = tmp_path / "scripts" / "tables.py"
+    script.write_bytes((PROJECT / "scripts" / "tables.py").read_bytes())
+    done = subprocess.run(
+        [sys.executable, script, "--results", tmp_path / "results"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"error: {script} would run the code of another copy of the project, {PROJECT}, which is the one that is "
+        f"installed: use the Python of its own .venv, or set PYTHONPATH={tmp_path}\n"
+    )
+    assert not (tmp_path / "results").exists()
 
 
 def test_a_completed_run(run, caplog):
