@@ -120,11 +120,7 @@ def evaluate_series(
     tracker: Tracker, centroids: Tensor, parts: dict[str, Series], shape: torch.Size, grid: Grid, has_map: bool
 ) -> dict[str, float]:
     """Metrics of the sequences of `validation` and `test`, step by step, and pictures of the transitions."""
-    seen = {}
-    for name, part in parts.items():
-        points = part.frames().inputs.flatten(1)
-        units = torch.from_numpy(winners(points.numpy(), centroids.numpy())[0])
-        seen[name] = SeriesOnMap(part, points, units.view(part.labels.shape))
+    seen = {name: SeriesOnMap.nearest(part, part.frames().inputs.flatten(1), centroids) for name, part in parts.items()}
     tables = Transitions(learned=None, counted=counted_transitions(seen["train"].moves(), grid.size))
     draw_transitions(tracker, seen["validation"].units, tables, grid, centroids.view(-1, *shape), step=1)
     return series_metrics(seen, tables, lambda frames, _: final_metrics(centroids, frames, grid, has_map))

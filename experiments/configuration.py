@@ -8,7 +8,7 @@ dotted name, say what else a value must satisfy:
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType
@@ -70,6 +70,11 @@ def optional(rule: Rule) -> Rule:
 def any_length(rule: Rule) -> Rule:
     """`rule` for a list with one element or more, however many its default has."""
     return replace(rule, any_length=True)
+
+
+def weights_of(loss: type) -> dict[str, Rule]:
+    """Rules for the weights of a loss, the float fields of the dataclass `loss`: none may be negative."""
+    return {f"loss.{field.name}": at_least(0.0) for field in fields(loss) if field.type is float}
 
 
 def default_config(experiment: Ingredient) -> dict[str, Any]:

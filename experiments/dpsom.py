@@ -10,7 +10,7 @@ States", CHIL 2021, and its code, ratschlab/dpsom. The `*_faithful` configs comp
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.configuration import any_length, at_least, between, one_of, positive
+from experiments.configuration import any_length, at_least, between, one_of, positive, weights_of
 from experiments.errors import UserError
 from experiments.ingredients.compute import compute, prepare
 from experiments.ingredients.data import Split, data, load_dataset
@@ -72,10 +72,10 @@ ex.add_config(
         prior=0.5,  # weighs KL(posterior || prior) inside the ELBO
     ),
 )
-weight = at_least(0.0)
 register(
     ex,
-    {
+    weights_of(LossWeights)
+    | {
         "model.network": one_of("dense", "conv"),
         "model.latent_dim": at_least(1),
         "model.map_size": at_least(1),
@@ -85,10 +85,6 @@ register(
         "model.dropout": between(0.0, 0.95),
         "model.assignment": one_of("mean", "sample"),
         "training.target": one_of("mean", "sample"),
-        "loss.theta": weight,
-        "loss.gamma": weight,
-        "loss.beta": weight,
-        "loss.prior": weight,
         "training.pretrain_epochs": at_least(0),
         "training.som_epochs": at_least(0),
         "training.som_learning_rates": any_length(positive),

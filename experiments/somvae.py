@@ -10,7 +10,7 @@ code, ratschlab/SOM-VAE. The `*_faithful` configs compute what that code compute
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from experiments.configuration import at_least, one_of, positive
+from experiments.configuration import at_least, one_of, positive, weights_of
 from experiments.errors import UserError
 from experiments.ingredients.compute import compute, prepare
 from experiments.ingredients.data import Split, data, load_dataset
@@ -27,7 +27,6 @@ from experiments.ingredients.evaluation import (
     map_metrics,
     squared_error,
 )
-from experiments.ingredients.metrics import winners
 from experiments.ingredients.record import Provenance, finish
 from experiments.ingredients.samples import Samples
 from experiments.ingredients.series import Series, evaluated_series, sequences, series
@@ -74,18 +73,14 @@ ex.add_config(
 )
 CHUNK = 200  # images evaluated at once: 256 feature maps of 28 x 28 take 160 MB
 
-weight = at_least(0.0)
 register(
     ex,
-    {
+    weights_of(LossWeights)
+    | {
         "model.network": one_of("conv", "conv_small", "dense", "identity"),
         "model.latent_dim": at_least(1),
         "model.map_size": at_least(1),
         "model.gradients": one_of("full", "straight_through", "none"),
-        "loss.alpha": weight,
-        "loss.beta": weight,
-        "loss.gamma": weight,
-        "loss.tau": weight,
         "training.joint_epochs": at_least(0),
         "training.transition_learning_rate": positive,
     },
@@ -153,11 +148,10 @@ def split_metrics(somvae: SOMVAE, split: Split, latents: Tensor) -> dict[str, fl
 
 def evaluate_series(tracker: Tracker, somvae: SOMVAE, parts: dict[str, Series], step: int) -> dict[str, float]:
     """Metrics of the sequences of `validation` and `test`, step by step, and pictures of the map in time."""
-    seen = {}
-    for name, part in parts.items():
-        latents = latents_of(somvae, part.frames().inputs)
-        units = torch.from_numpy(winners(latents.cpu().numpy(), somvae.centroids.detach().cpu().numpy())[0])
-        seen[name] = SeriesOnMap(part, latents, units.view(part.labels.shape))
+    seen = {
+        name: SeriesOnMap.nearest(part, latents_of(somvae, part.frames().inputs), somvae.centroids)
+        for name, part in parts.items()
+    }
     tables = Transitions(somvae.learned_transitions(), counted_transitions(seen["train"].moves(), somvae.grid.size))
     decoded = in_chunks(somvae, somvae.decode, somvae.centroids.detach())
     draw_transitions(tracker, seen["validation"].units, tables, somvae.grid, decoded, step)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.configuration import at_least, one_of, positive
+from experiments.configuration import at_least, one_of, positive, weights_of
 from experiments.ingredients.cohorts import data, load_parts, samples_of
 from experiments.ingredients.compute import compute, prepare
 from experiments.ingredients.evaluation import (
@@ -78,18 +78,14 @@ ex.add_config(
         tau=0.0,  # weighs the smoothness of series
     ),
 )
-weight = at_least(0.0)
 register(
     ex,
-    {
+    weights_of(LossWeights)
+    | {
         "model.name": one_of("kmeans", "somvae"),
         "model.map_size": at_least(1),
         "model.restarts": at_least(1),
         "model.latent_dim": at_least(1),
-        "loss.alpha": weight,
-        "loss.beta": weight,
-        "loss.gamma": weight,
-        "loss.tau": weight,
         "training.joint_epochs": at_least(0),
         "training.transition_learning_rate": positive,
     },

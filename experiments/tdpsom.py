@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from experiments.configuration import any_length, at_least, between, one_of, positive
+from experiments.configuration import any_length, at_least, between, one_of, positive, weights_of
 from experiments.errors import UserError
 from experiments.ingredients.cohorts import data, load_parts, samples_of
 from experiments.ingredients.compute import compute, prepare
@@ -79,10 +79,10 @@ ex.add_config(
         prior=0.00001,  # weighs KL(posterior || prior) inside the ELBO
     ),
 )
-weight = at_least(0.0)
 register(
     ex,
-    {
+    weights_of(LossWeights)
+    | {
         "model.latent_dim": at_least(1),
         "model.map_size": at_least(1),
         "model.alpha": positive,
@@ -93,12 +93,6 @@ register(
         "model.scale_minimum": at_least(0.0),
         "model.assignment": one_of("mean", "sample"),
         "training.target": one_of("mean", "sample"),
-        "loss.theta": weight,
-        "loss.gamma": weight,
-        "loss.beta": weight,
-        "loss.kappa": weight,
-        "loss.eta": weight,
-        "loss.prior": weight,
         "training.pretrain_epochs": at_least(0),
         "training.som_epochs": at_least(0),
         "training.som_learning_rates": any_length(positive),

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from experiments.configuration import at_least, one_of, positive
+from experiments.configuration import at_least, one_of, positive, weights_of
 from experiments.errors import UserError
 from experiments.ingredients import figures
 from experiments.ingredients.augmentation import augmentation, augmented
@@ -89,7 +89,8 @@ BYTES_A_PAIR = 48  # of units, while the map is built
 
 register(
     ex,
-    {
+    weights_of(LossWeights)
+    | {
         "model.network": one_of("tpae", "cnn"),
         "model.blocks": at_least(1),
         "model.encoder": one_of("published", "residual"),
@@ -105,7 +106,6 @@ register(
         "training.organise_learning_rates": positive,
         "training.sigma": positive,
         "training.final_rate": positive,
-        **{f"loss.{name}": at_least(0.0) for name in LossWeights.__annotations__},
     },
 )
 

@@ -8,7 +8,7 @@ import hashlib
 import os
 import socket
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -250,18 +250,12 @@ def read_torchvision_idx(class_name: str, root: Path) -> RawDataset:
     folder = root / class_name / "raw"
     for file_name, md5 in dataset_class.resources:
         _require_original_file(folder / file_name, md5, dataset_class)
-    try:
-        with tempfile.TemporaryDirectory() as scratch:
-            unpacked = Path(scratch, class_name, "raw")
-            unpacked.mkdir(parents=True)
-            for file_name, _ in dataset_class.resources:
-                datasets.utils.extract_archive(folder / file_name, unpacked)
-            train, test = dataset_class(scratch, train=True), dataset_class(scratch, train=False)
-    except OSError as error:
-        raise UserError(
-            f"cannot unpack the files of {folder} into {tempfile.gettempdir()} ({_one_line(error)}): "
-            "free some space there, or name another folder in the environment variable TMPDIR"
-        ) from error
+    with _unpacking(f"the files of {folder}") as scratch:
+        unpacked = Path(scratch, class_name, "raw")
+        unpacked.mkdir(parents=True)
+        for file_name, _ in dataset_class.resources:
+            datasets.utils.extract_archive(folder / file_name, unpacked)
+        train, test = dataset_class(scratch, train=True), dataset_class(scratch, train=False)
     return RawDataset(
         train_inputs=train.data.unsqueeze(1),
         train_labels=train.targets,
@@ -278,20 +272,27 @@ def read_cifar10(root: Path) -> RawDataset:
     archive = root / datasets.CIFAR10.filename
     source = SimpleNamespace(mirrors=[CIFAR10_SITE], resources=[(archive.name, datasets.CIFAR10.tgz_md5)])
     _require_original_file(archive, datasets.CIFAR10.tgz_md5, source)
-    try:
-        with tempfile.TemporaryDirectory() as scratch:
-            datasets.utils.extract_archive(archive, scratch)
-            train, test = (datasets.CIFAR10(scratch, train=train) for train in (True, False))
-    except OSError as error:
-        raise UserError(
-            f"cannot unpack {archive} into {tempfile.gettempdir()} ({_one_line(error)}): "
-            "free some space there, or name another folder in the environment variable TMPDIR"
-        ) from error
+    with _unpacking(str(archive)) as scratch:
+        datasets.utils.extract_archive(archive, scratch)
+        train, test = (datasets.CIFAR10(scratch, train=train) for train in (True, False))
     (train_inputs, train_labels), (test_inputs, test_labels) = (
         (torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part.targets))
         for part in (train, test)
     )
     return RawDataset(train_inputs, train_labels, test_inputs, test_labels, tuple(train.classes), maximum=255.0)
+
+
+@contextmanager
+def _unpacking(what: str) -> Iterator[str]:
+    """A temporary folder to unpack `what` into; UserError where there is no room."""
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            yield scratch
+    except OSError as error:
+        raise UserError(
+            f"cannot unpack {what} into {tempfile.gettempdir()} ({_one_line(error)}): "
+            "free some space there, or name another folder in the environment variable TMPDIR"
+        ) from error
 
 
 def read_image_folder(root: Path) -> RawDataset:

@@ -330,13 +330,19 @@ def map_figure(
     title += f" ({rows} × {columns} {'torus' if grid.torus else 'units'})"
     note += "; opposite edges of the torus are neighbours" if grid.torus else ""
     figure, top = headed_figure(LEFT + width + side, max(height, least_height if side > RIGHT else 0), title, note)
+    return figure, map_axes(figure, top, width, height, grid)
+
+
+def map_axes(figure: Figure, top: float, width: float, height: float, grid: Grid) -> Axes:
+    """Axes at the left, in which unit (row, column) is the cell around that point; in inches."""
+    rows, columns = grid.shape
     axes = axes_at(figure, LEFT, top, width, height)
     axes.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5), xlabel="column", ylabel="row")
     axes.xaxis.set_major_locator(MaxNLocator(16, integer=True, min_n_ticks=1))
     axes.yaxis.set_major_locator(MaxNLocator(16, integer=True, min_n_ticks=1))
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    return figure, axes
+    return axes
 
 
 def mosaic(pictures: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from experiments.ingredients.figures import (
     draw_values,
     hatch,
     headed_figure,
+    map_axes,
     map_figure,
 )
 from models.grid import Grid
@@ -116,12 +117,9 @@ def trajectory(
         f"{words}; right: how likely the units it visits are in every hour"
     )
     figure, top = headed_figure(LEFT + width + gap + right + 0.9, max(height, 3.2), f"Trajectory of {subject}", note)
-    axes = axes_at(figure, LEFT, top, width, height)
-    axes.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5), xlabel="column", ylabel="row")
+    axes = map_axes(figure, top, width, height, grid)
     axes.imshow(background.reshape(grid.shape), cmap="Greys", aspect="auto", alpha=0.75)
     hatch(axes, np.isnan(background), grid)
-    axes.spines[:].set_visible(False)
-    axes.tick_params(length=0)
     _draw_way(axes, units, grid)
 
     visited = list(dict.fromkeys(units.tolist()))
@@ -165,10 +163,7 @@ def way_and_label(
     )
     note += "; opposite edges of the map are neighbours" if grid.torus else ""
     figure, top = headed_figure(LEFT + width + gap + right + RIGHT, height, subject, note)
-    axes = axes_at(figure, LEFT, top, width, height)
-    axes.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5), xlabel="column", ylabel="row")
-    axes.spines[:].set_visible(False)
-    axes.tick_params(length=0)
+    axes = map_axes(figure, top, width, height, grid)
     draw_values(axes, means, grid, f"mean {label}")
     _draw_way(axes, units, grid)
     beside = axes_at(figure, LEFT + width + gap, top, right, height)

@@ -11,6 +11,7 @@ from experiments.ingredients.compute import seeded
 from experiments.ingredients.data import Split
 from experiments.ingredients.evaluation import with_prefix
 from experiments.ingredients.figures_series import film_strips, paths_on_map, transition_graph
+from experiments.ingredients.metrics import winners
 from experiments.ingredients.series import Series
 from experiments.ingredients.tracking import Tracker
 from models.grid import Grid
@@ -30,6 +31,12 @@ class SeriesOnMap:
     series: Series
     latents: Tensor
     units: Tensor
+
+    @classmethod
+    def nearest(cls, series: Series, latents: Tensor, centroids: Tensor) -> "SeriesOnMap":
+        """Sequences whose steps have these latents and are won by the nearest of the centroids `[K, D]`."""
+        units = winners(latents.cpu().numpy(), centroids.detach().cpu().numpy())[0]
+        return cls(series, latents, torch.from_numpy(units).view(series.labels.shape))
 
     def moves(self) -> Tensor:
         """Every unit but a sequence's last, and the one that follows it: `[N * (T - 1), 2]`."""
