@@ -16,9 +16,9 @@ from torch.utils.flop_counter import register_flop_formula
 def product(left: Tensor, right: Tensor) -> Tensor:
     """`left @ right` of `[..., M, K]` and `[..., K, N]`, with its gradient; one may lack the batch's dimensions.
 
-    In float32 or float64. Elsewhere than on the CPU, and in compiled or exported programs, it is PyTorch's product.
+    Elsewhere than on the CPU, in bfloat16, and in compiled or exported programs, it is PyTorch's product.
     """
-    if left.device.type != "cpu" or torch.compiler.is_compiling():
+    if left.device.type != "cpu" or left.dtype == torch.bfloat16 or torch.compiler.is_compiling():
         return left @ right
     return _product(left, right)
 

@@ -113,8 +113,7 @@ def install(folder: str, patch=setattr) -> None:
         reading="",
         render=render_ablation,
         metrics={"test/purity": "purity"},
-        base=rows[0],
-        rows=tuple(Row((), runs) for runs in rows[1:]),
+        rows=(Row((), rows[0]), *(Row((), runs, base=rows[0]) for runs in rows[1:])),
     )
     named_config.cache_clear()
     for user in (plan, reproduce):
@@ -179,7 +178,7 @@ def finished(run: Path, commit=COMMIT, **changes) -> dict:
 
 def state(folder: Path, seed: int = 0, code: str = COMMIT) -> tuple[str, str | None]:
     """What reproduce.py would do about `quick`, and with which run folder."""
-    job = Job(TABLES["dummy"].base, seed, named_config("dummy", "quick"))
+    job = Job(TABLES["dummy"].rows[0].runs, seed, named_config("dummy", "quick"))
     look_up(job, Setting(folder / "runs", 1, code))
     return job.action, job.folder and job.folder.name
 
@@ -248,7 +247,7 @@ def test_the_estimate_takes_records_of_the_same_kind_of_device(folder):
     finished(run)
     collect(run, "quick", folder / "results" / "runs")
     records = load_records(folder / "results" / "runs")
-    job = Job(TABLES["dummy"].base, 1)
+    job = Job(TABLES["dummy"].rows[0].runs, 1)
     assert estimate(job, records, on_gpu=False) == 90
     assert estimate(job, records, on_gpu=True) == 60, "the table's own minute"
     assert missing([Job(job.runs, 0), job], records) == [job]
@@ -450,7 +449,7 @@ def test_a_killed_run_resumes_and_a_finished_one_is_only_recorded(folder):
 
 def test_a_run_that_dies_is_resumed_but_not_for_ever(folder, capsys, monkeypatch):
     rows = tuple(Row((), Runs("dummy", name, ((1, 1),), 1)) for name in ("mortal", "doomed"))
-    monkeypatch.setitem(TABLES, "dummy", replace(TABLES["dummy"], base=rows[0].runs, rows=rows[1:]))
+    monkeypatch.setitem(TABLES, "dummy", replace(TABLES["dummy"], rows=rows))
     assert reproduce.main(arguments(folder, "--jobs", "2", "--retries", "2")) == 1
     output = capsys.readouterr()
     for line in (
@@ -527,7 +526,7 @@ def test_what_another_command_has_just_started_is_not_started_again(folder, caps
     """Its run folder does not say so before Sacred has begun."""
     monkeypatch.setattr(jobs, "HEARTBEAT_SECONDS", -13)  # gives up after two seconds
     setting = Setting(folder / "runs", 1, COMMIT)
-    job = Job(TABLES["dummy"].base, 0)
+    job = Job(TABLES["dummy"].rows[0].runs, 0)
     with monkeypatch.context() as patch:
         patch.setattr(jobs, "command", lambda *_: ["sleep", "600"])
         other = jobs.train(job, setting)

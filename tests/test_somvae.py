@@ -79,12 +79,20 @@ def test_transitions_alone_tell_such_rows_apart(with_transitions, without):
 
 
 @pytest.mark.parametrize("path", sorted((FOLDER / "somvae").glob("*_original_rates.yaml")), ids=lambda path: path.stem)
-def test_learning_rates_alone_tell_the_originals_apart(path):
+def test_learning_rates_and_precision_alone_tell_the_originals_apart(path):
     ours = yaml.safe_load(path.with_stem(path.stem.removesuffix("_original_rates")).read_text())
     theirs = yaml.safe_load(path.read_text())
+    ours.pop("compute", None)
     for config, rates in (ours, (0.001, 2000)), (theirs, (0.0005, 500)):
         assert (config["training"].pop("learning_rate"), config["training"].pop("decay_steps")) == rates
     assert ours == theirs
+
+
+@pytest.mark.parametrize("data", ["mnist", "fmnist"])
+def test_precision_alone_tells_such_rows_apart(data):
+    bf16, fp32 = (yaml.safe_load((FOLDER / f"somvae/{data}{ending}.yaml").read_text()) for ending in ("", "_fp32"))
+    assert (bf16.pop("compute"), fp32.pop("compute")) == ({"precision": "bf16"}, {"precision": "fp32"})
+    assert bf16 == fp32
 
 
 # What the losses reach
@@ -480,7 +488,5 @@ def test_the_published_settings_are_all_there():
     series = {f"{data}_series{ending}" for data in ("mnist", "fmnist") for ending in ("", "_no_transitions")}
     table_1 = {f"{data}_{row}" for data in ("mnist", "fmnist") for row in ("vqvae", "gbsom", "gradcopy", "no_grads")}
     rates = {f"{row}_original_rates" for row in table_1 | {"mnist", "fmnist", "mnist_k64", "fmnist_k64"}}
-    pilots = {"mnist_dense", "fmnist_dense"}
-    assert (
-        static | series | table_1 | rates | pilots | {"mnist_faithful", "mnist_notebook", "digits", "fast"} == CONFIGS
-    )
+    others = {"mnist_dense", "fmnist_dense", "mnist_fp32", "fmnist_fp32", "mnist_faithful", "mnist_notebook"}
+    assert static | series | table_1 | rates | others | {"digits", "fast"} == CONFIGS

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 compute = Ingredient("compute", save_git_info=False)
 compute.add_config(
     device="auto",  # auto (CUDA where there is one), cpu or cuda
-    precision="fp32",  # fp32, tf32 (CUDA) or bf16: matrix products and convolutions but spectral ones in bfloat16
+    precision="fp32",  # fp32, tf32 (CUDA) or bf16: matrix products and convolutions in bfloat16
     compile=False,  # torch.compile for the loss functions
     graphs=True,  # on CUDA replay a recorded training step, where all are alike, instead of launching its kernels
     threads=None,  # CPU threads; null leaves the choice to PyTorch

@@ -44,10 +44,9 @@ def plain(value: object) -> str:
 def render_ablation(table: Table, results: Results) -> Rendered:
     """One config per row, its difference to the base and what it switches."""
     rows, values = [], []
-    for runs in table.runs():
-        records = results.of(runs)
-        is_base = runs == table.base
-        change = "(base)" if is_base else switched(runs, table.base, results)
+    for row in table.rows:
+        runs, records = row.runs, results.of(row.runs)
+        change = switched(runs, row.base, results) if row.base else "(base)"
         line = [
             f"`{runs.config_name}`",
             change,
@@ -55,9 +54,9 @@ def render_ablation(table: Table, results: Results) -> Rendered:
             minutes_cell(records),
         ]
         for metric in table.metrics:
-            ours, base = results.summary(runs, metric), results.summary(table.base, metric)
-            comparison = compare_ours(ours, base) if ours and base and not is_base else None
-            line += [mean_cell(runs, metric, results), difference_cell(comparison, metric, runs, table.base)]
+            ours, base = results.summary(runs, metric), row.base and results.summary(row.base, metric)
+            comparison = compare_ours(ours, base) if ours and base else None
+            line += [mean_cell(runs, metric, results), difference_cell(comparison, metric, runs, row.base)]
             values.append(
                 {
                     "config": runs.config_name,

@@ -48,18 +48,21 @@ class ParityRow:
 
 @dataclass(frozen=True)
 class Row:
-    """A row that stands on the runs of one config."""
+    """A row that stands on the runs of one config.
+
+    base: what it is compared with in an ablation; None for a base itself.
+    """
 
     labels: tuple[str, ...]
     runs: Runs
+    base: Runs | None = None
 
 
 @dataclass(frozen=True)
 class Table:
     """One table.
 
-    labels: headings of the first columns; metrics: heading by `<metric>` or, for an ablation, `<split>/<metric>`;
-    base: what the rows of an ablation are compared with.
+    labels: headings of the first columns; metrics: heading by `<metric>` or, for an ablation, `<split>/<metric>`.
     """
 
     title: str
@@ -68,11 +71,10 @@ class Table:
     labels: tuple[str, ...] = ()
     metrics: dict[str, str] = field(default_factory=dict)
     rows: tuple = ()
-    base: Runs | None = None
 
     def runs(self) -> list[Runs]:
         """Every config the table stands on, each once, in order."""
-        found = [self.base] if self.base else []
+        found: list[Runs] = []
         for row in self.rows:
             found += row.runs.values() if isinstance(row, ParityRow) else [row.runs]
         return list(dict.fromkeys(found))
