@@ -266,7 +266,8 @@ METHODS = ("winners", "logits", "forecast_hours")
 LIMITS: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
     (
         lambda config: True,
-        "It knows the data above alone; samples must be prepared as in training (`data` in Settings).",
+        "It knows the data above alone; samples must be prepared as in training (`data` in Settings). NaN is no error: "
+        "such a sample gets some unit.",
     ),
     (lambda config: True, "One run says nothing of the spread over seeds."),
     (

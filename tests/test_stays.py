@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 from experiments.errors import UserError
+from experiments.ingredients import stays as stays_module
 from experiments.ingredients.stays import (
     DESCRIPTION,
     TENSORS,
@@ -130,6 +131,19 @@ def test_wrong_stays_are_refused_and_leave_nothing(tmp_path, error, message, cha
 def test_wrong_types_and_shapes(tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
         write_stays(tmp_path, replace(stays(), **change))
+
+
+def test_runs_that_prepare_the_same_stays_at_once_can_read_them_all_the_time(tmp_path, monkeypatch):
+    first = write_stays(tmp_path, stays())
+    save = stays_module.save_file
+
+    def reading(*arguments):
+        assert read_stays(tmp_path).description == first.description
+        save(*arguments)
+
+    monkeypatch.setattr(stays_module, "save_file", reading)
+    assert write_stays(tmp_path, stays()).description == first.description
+    assert read_stays(tmp_path).inputs.equal(first.inputs)
 
 
 def test_a_full_disk_leaves_no_stays(tmp_path, monkeypatch):

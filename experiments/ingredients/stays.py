@@ -138,7 +138,9 @@ class Stays:
 
 
 def write_stays(folder: Path, stays: Stays) -> Stays:
-    """Check stays and write both files; return what `read_stays` will. While this runs the folder holds no stays.
+    """Check stays and write both files; return what `read_stays` will.
+
+    While this runs the folder holds no stays, or the same ones: others who prepare them at the same time may read them.
 
     Raises:
         UserError: a split without stays, a value that is not finite, or a folder that cannot be written.
@@ -147,7 +149,9 @@ def write_stays(folder: Path, stays: Stays) -> Stays:
     check(stays)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / DESCRIPTION).unlink(missing_ok=True)
+        present = _description_or_none(folder)
+        if present is None or present.source_checksum != stays.description.source_checksum:
+            (folder / DESCRIPTION).unlink(missing_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".stays-") as scratch:
             path = Path(scratch, TENSORS)
             save_file({name: tensor.contiguous() for name, tensor in _tensors(stays).items()}, path)
@@ -209,16 +213,21 @@ def read_description(folder: Path) -> Description | None:
         raise UserError(f"{path} cannot be used ({reason}): delete it and prepare the stays again") from error
 
 
+def _description_or_none(folder: Path) -> Description | None:
+    """As `read_description`; None for a damaged one or one of another format, too."""
+    try:
+        return read_description(folder)
+    except UserError:
+        return None
+
+
 def cached_stays(folder: Path, source_checksum: str | None, prepare: Callable[[], Stays]) -> Stays:
     """The stays of a folder; `prepare` makes and this writes them first where there are none or stale ones.
 
     Args:
         source_checksum: of the present source; None where the source is gone and any stays will do.
     """
-    try:
-        description = read_description(folder)
-    except UserError:
-        description = None  # damaged or of an older format
+    description = _description_or_none(folder)
     if description is None or source_checksum not in (None, description.source_checksum):
         return write_stays(folder, prepare())
     return read_stays(folder)

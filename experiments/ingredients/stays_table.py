@@ -41,7 +41,8 @@ STAYS_TABLE = "stays.csv"
 VERSION = 2  # of what this module makes of the files; raise it and caches are made anew
 MOST_CLASSES = 1000
 HELD_OUT = 0.15  # of the stays, for validation and for test, each
-FARTHEST = 100  # times the range from the 1st to the 99th percentile; a value farther from the median must be wrong
+FARTHEST = 100  # times the range from the 1st to the 99th percentile; a value farther from the median must be wrong: of
+# PhysioNet 2012's 5 million the pH of 735 and leukocytes of 12,500 are; the farthest others lie at 27 times
 
 
 def load_stays_table(root: Path) -> Stays:
