@@ -157,7 +157,7 @@ def test_without_any_run_the_page_says_so(results):
     assert 'id="maps"' not in html
     assert 'id="trajectories"' not in html
     assert 'id="speed"' not in html
-    assert "0 of 40 runs" in html
+    assert "0 of 50 runs" in html
 
 
 def test_the_page_loads_nothing_and_tells_nothing_private(committed, page):

@@ -174,7 +174,7 @@ def test_only_completed_records_enter(results):
     )
     assert [record.seed for record in load_records(results / "runs")] == [0]
     row = cells(markdown(results, "dpsom_parity"), "MNIST", "dense", "NMI", "validation")
-    assert row[7] == ".7000, n = 1"
+    assert row[9] == ".7000, n = 1"
 
 
 def test_an_undefined_metric_is_as_good_as_absent(results):
@@ -327,7 +327,7 @@ def test_without_records_our_cells_are_empty_and_the_published_stand(results):
     assert "from 0 records of finished runs, equivalence margin 0.01" in text
     row = cells(text, "Fashion-MNIST", "conv", "purity", "validation")
     assert row[4].startswith("TensorFlow .7809<sup>")
-    assert row[5:] == [""] * 4
+    assert row[5:] == [""] * 6
     for name in TABLES:
         assert "nan" not in markdown(results, name).lower().replace("nance", "")
 
@@ -337,7 +337,7 @@ def test_one_record_is_shown_without_interval_or_verdict(results):
     text = markdown(results, "dpsom_parity")
     assert "from 1 record of finished runs" in text
     row = cells(text, "MNIST", "dense", "NMI", "test")
-    assert row[5:] == ["", "", ".7000, n = 1", "+.0054 **undecided**"]
+    assert row[5:] == ["", "", "", "", ".7000, n = 1", "+.0054 **undecided**"]
 
 
 def test_three_records_get_mean_error_interval_and_verdict(results):
@@ -346,9 +346,9 @@ def test_three_records_get_mean_error_interval_and_verdict(results):
     text = markdown(results, "dpsom_parity")
     low, high = stats.ttest_1samp(values, 0.6919).confidence_interval(0.95)
     row = cells(text, "MNIST", "dense", "NMI", "validation")
-    assert row[7] == ".6920 ± .0012, n = 3"
-    assert row[8] == f"+.0001 [−{0.6919 - low:.4f}, +{high - 0.6919:.4f}] **equal**".replace("0.", ".")
-    assert cells(text, "MNIST", "dense", "purity", "test")[8].endswith("**better**")
+    assert row[9] == ".6920 ± .0012, n = 3"
+    assert row[10] == f"+.0001 [−{0.6919 - low:.4f}, +{high - 0.6919:.4f}] **equal**".replace("0.", ".")
+    assert cells(text, "MNIST", "dense", "purity", "test")[10].endswith("**better**")
     assert "0, 1, 2" in cells(text, "[mnist](../runs/dpsom/mnist/)")
 
 
@@ -370,7 +370,7 @@ def test_another_split_or_size_of_map_gets_no_verdict(results, old, new):
     split = "training" if "training" in new else "test"
     row = cells(text, "MNIST", "dense", "NMI", split)
     assert row[4].startswith("Torch port .6946")
-    assert row[8] == ""
+    assert row[10] == ""
 
 
 def test_corrected_is_compared_with_faithful_by_welch(results):
@@ -380,7 +380,7 @@ def test_corrected_is_compared_with_faithful_by_welch(results):
     low, high = stats.ttest_ind(corrected, faithful, equal_var=False).confidence_interval(0.95)
     _, _, own = markdown(results, "dpsom_parity").partition("## Corrected against faithful")
     expected = f"+.0203 [+{low:.4f}, +{high:.4f}] **better**".replace("0.", ".")
-    assert cells(own, "MNIST", "dense", "NMI")[5] == expected
+    assert cells(own, "MNIST", "dense", "NMI")[6] == expected
 
 
 def test_stacks_show_each_split_and_each_block(results):
@@ -405,7 +405,7 @@ def test_uncommitted_changes_are_flagged(results):
     for name in ("dpsom_parity", "dpsom_metrics", "dpsom_precision"):
         assert "† run with uncommitted changes" in markdown(results, name)
     row = cells(markdown(results, "dpsom_parity"), "MNIST", "dense", "NMI", "test")
-    assert row[7].endswith("n = 2 †")
+    assert row[9].endswith("n = 2 †")
     short = render_table("dpsom_parity", Results(results))[2]
     assert "† run with uncommitted changes" in short
 

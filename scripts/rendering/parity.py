@@ -1,7 +1,7 @@
 """The renderer of parity tables: published numbers beside our runs on the same split."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scripts.records import MARGIN, Comparison, Record, Summary, compare, compare_ours
 from scripts.rendering.cells import (
@@ -88,13 +88,10 @@ def own_lines(table: Table, columns: list[str], results: Results) -> list[Parity
         if not {columns[0], columns[-1]} <= row.runs.keys():
             continue
         for metric in table.metrics:
-            pair = [(row.runs[column], results.summary(row.runs[column], f"test/{metric}")) for column in columns]
-            (_, first), (_, last) = pair[0], pair[-1]
-            comparison = compare_ours(last, first) if first and last else None
-            cells = {
-                column: Cell(runs, ours, results.dirty(runs), comparison if column == columns[-1] else None)
-                for column, (runs, ours) in zip(columns, pair, strict=True)
-            }
+            cells = {column: cell_against(None, f"test/{metric}", row.runs.get(column), results) for column in columns}
+            first, last = cells[columns[0]], cells[columns[-1]]
+            if first.ours and last.ours:
+                cells[columns[-1]] = replace(last, comparison=compare_ours(last.ours, first.ours))
             lines.append(ParityLine(row, metric, "test", None, cells))
     return lines
 
