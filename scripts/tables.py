@@ -73,7 +73,7 @@ DIFFERENCES = (
     "standard error over n seeds; minutes are one run's, the shortest's and the longest's."
 )
 RATES = (
-    "*Original's rates*: SOM-VAE's learning rate falls by a tenth every 500 batches, as in its code, and all is in fp32; "
+    "*Original's rates*: SOM-VAE's learning rate falls by a tenth every 500 batches, as in its code, all in fp32; "
     "*ours* starts twice as high and falls a fourth as fast, in bfloat16 but for VQ-VAE and GB-SOM."
 )
 
