@@ -12,8 +12,6 @@ from a stay's first to its last has its line.
 """
 
 import argparse
-import csv
-import io
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +27,7 @@ from experiments.ingredients.stays_table import as_in_training
 from scripts.export import trained
 from scripts.records import write_result
 
+import polars as pl
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -53,16 +52,8 @@ def assigned(run: Path, folder: Path) -> str:
         found = units_of_hours(model, folder, samples)
     else:
         raise UserError(f"{run} learned from {data['name']}: only maps of pictures or of data.name=stays_table assign")
-    width = record["config"]["model"]["map_size"][1]
-    text, rows = io.StringIO(), None
-    for line in found:
-        row, column = divmod(line["unit"], width)
-        line |= {"row": row, "column": column}
-        if rows is None:
-            rows = csv.DictWriter(text, line, lineterminator="\n")
-            rows.writeheader()
-        rows.writerow(line)
-    return text.getvalue()
+    unit, width = pl.col("unit"), record["config"]["model"]["map_size"][1]
+    return pl.DataFrame(list(found)).with_columns(row=unit // width, column=unit % width).write_csv()
 
 
 def units_of_pictures(
@@ -106,7 +97,7 @@ def units_of_hours(model: nn.Module, folder: Path, samples: Samples) -> Iterator
             chunk = slice(start, start + CHUNK)
             units = model.winners(series[chunk], lengths[chunk]).tolist()
             for name, first, length, of_hours in zip(
-                table.names[chunk], table.first[chunk].tolist(), table.lengths[chunk], units, strict=True
+                table.names[chunk].tolist(), table.first[chunk].tolist(), table.lengths[chunk], units, strict=True
             ):
                 for hour, unit in enumerate(of_hours[:length], start=first):
                     yield {"stay": name, "hour": hour, "unit": unit}

@@ -379,10 +379,7 @@ def reproduce(options: argparse.Namespace) -> int:
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
 
-    def interrupt(number, frame):
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return reproduce(parse(arguments))
     except KeyboardInterrupt as interruption:

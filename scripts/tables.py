@@ -28,7 +28,7 @@ from scripts.rendering.ablation import render_ablation
 from scripts.rendering.measurements import render_golden
 from scripts.rendering.metrics import CLUSTERING, SECONDS, TOPOLOGY, render_columns, render_metrics
 from scripts.rendering.parity import render_parity
-from scripts.rendering.results import ParityRow, Results, Row, Runs, Table
+from scripts.rendering.results import ParityRow, Results, Row, Runs, Table, beside
 from scripts.rendering.stacks import render_stacks
 from scripts.rendering.stays import render_stays
 
@@ -203,14 +203,14 @@ TABLES: dict[str, Table] = {
         ),
         render=render_ablation,
         metrics=VALIDATION,
-        rows=(Row((), SHORT), *(Row((), dpsom(f"ablation_{name}", ((3, 6),), 9), base=SHORT) for name in ABLATIONS)),
+        rows=beside(SHORT, *(dpsom(f"ablation_{name}", ((3, 6),), 9) for name in ABLATIONS)),
     ),
     "dpsom_precision": Table(
         title="DPSOM: bf16 against fp32",
         reading=f"MNIST, dense, full length; only the precision differs. {DIFFERENCES} An empty cell has not been run.",
         render=render_ablation,
         metrics=VALIDATION | {"test/nmi_geometric": "NMI (geometric), test", "test/purity": "purity, test"},
-        rows=(Row((), DPSOM["mnist"]), Row((), dpsom("mnist_fp32", ((3, 4),), 160), base=DPSOM["mnist"])),
+        rows=beside(DPSOM["mnist"], dpsom("mnist_fp32", ((3, 4),), 160)),
     ),
     "somvae_table1": Table(
         title="SOM-VAE: table 1, static images, K = 16",
@@ -247,8 +247,7 @@ TABLES: dict[str, Table] = {
         rows=tuple(
             row
             for data in IMAGES
-            for bf16 in (Runs("somvae", data, HEAVY, 40),)
-            for row in (Row((), bf16), Row((), Runs("somvae", f"{data}_fp32", ((1, 5), (3, 9)), 75), base=bf16))
+            for row in beside(Runs("somvae", data, HEAVY, 40), Runs("somvae", f"{data}_fp32", ((1, 5), (3, 9)), 75))
         ),
     ),
     "somvae_series": Table(

@@ -21,7 +21,7 @@ from scripts.jobs import COMMENT, Job, Setting, look_up
 from scripts.plan import estimate, missing, named_config, resolve_config, wanted
 from scripts.records import load_records
 from scripts.rendering.ablation import render_ablation
-from scripts.rendering.results import Row, Runs, Table
+from scripts.rendering.results import Row, Runs, Table, beside
 from scripts.reproduce import collect, config_name_of
 from scripts.tables import TABLES
 
@@ -113,7 +113,7 @@ def install(folder: str, patch=setattr) -> None:
         reading="",
         render=render_ablation,
         metrics={"test/purity": "purity"},
-        rows=(Row((), rows[0]), *(Row((), runs, base=rows[0]) for runs in rows[1:])),
+        rows=beside(*rows),
     )
     named_config.cache_clear()
     for user in (plan, reproduce):

@@ -10,6 +10,7 @@ It has one line for each hour in which anything is known, in any order:
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from experiments.errors import UserError
@@ -79,22 +80,21 @@ class HoursTable:
                 "after the one before, more than a month: count in hours, or split the stay"
             )
 
-    @property
+    @cached_property
     def lengths(self) -> np.ndarray:
         """Hours of each stay, `[N]` int32."""
         lengths = np.zeros(len(self.names), np.int32)
         np.maximum.at(lengths, self.stay, self.hour + 1)
         return lengths
 
-    @property
+    @cached_property
     def inside(self) -> np.ndarray:
         """`[N, T]`: which hours belong to the stays, the longest of which has T."""
-        lengths = self.lengths
-        return np.arange(lengths.max()) < lengths[:, None]
+        return np.arange(self.lengths.max()) < self.lengths[:, None]
 
     def on_grid(self, of_lines: np.ndarray, elsewhere: float) -> np.ndarray:
         """A number of each line, `[n]`, as `[N, T]`."""
-        grid = np.full((len(self.names), self.lengths.max()), elsewhere, of_lines.dtype)
+        grid = np.full(self.inside.shape, elsewhere, of_lines.dtype)
         grid[self.stay, self.hour] = of_lines
         return grid
 

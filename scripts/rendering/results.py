@@ -58,6 +58,11 @@ class Row:
     base: Runs | None = None
 
 
+def beside(base: Runs, *others: Runs) -> tuple[Row, ...]:
+    """The rows of an ablation: the base, and what is compared with it."""
+    return (Row((), base), *(Row((), runs, base) for runs in others))
+
+
 @dataclass(frozen=True)
 class Table:
     """One table.
