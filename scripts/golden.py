@@ -147,7 +147,9 @@ def check_recipe(name: str, ours: Iterable[float], theirs: Iterable[float]) -> N
 
 
 KERNEL_AXES = {2: (1, 0), 4: (3, 2, 0, 1)}
-"""TensorFlow's axes in PyTorch's order: dense (in, out), convolution HWIO, transposed convolution HWOI."""
+"""TensorFlow's axes in PyTorch's order: dense (in, out), convolution HWIO."""
+TRANSPOSED_AXES = (2, 3, 0, 1)
+"""Those of a transposed convolution, HWOI, whose kernel turned by half a turn is that of our convolution."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ class Slot:
     def load(self) -> None:
         value = torch.from_numpy(self.variable.value())
         if self.variable.kind == "kernel":
-            value = value.permute(KERNEL_AXES[value.dim()])
+            value = self._turned(value.permute(self._axes()))
         with torch.no_grad():
             if self.order is None:
                 self.parameter.copy_(value.reshape(self.parameter.shape))
@@ -177,9 +179,19 @@ class Slot:
         if self.order is not None:
             tensor = tensor[self.order]
         if self.variable.kind == "kernel":
-            axes = KERNEL_AXES[tensor.dim()]
-            tensor = tensor.permute([axes.index(axis) for axis in range(tensor.dim())])
+            axes = self._axes()
+            tensor = self._turned(tensor).permute([axes.index(axis) for axis in range(tensor.dim())])
         return tensor.reshape(self.variable.shape).numpy()
+
+    @property
+    def _transposed(self) -> bool:
+        return "/convt" in self.variable.name
+
+    def _axes(self) -> tuple[int, ...]:
+        return TRANSPOSED_AXES if self._transposed else KERNEL_AXES[len(self.variable.shape)]
+
+    def _turned(self, kernel: Tensor) -> Tensor:
+        return kernel.flip(2, 3) if self._transposed else kernel
 
 
 class Port(ABC):

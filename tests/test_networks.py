@@ -4,6 +4,7 @@ import math
 
 from models import networks
 from models.networks import Affine, Block, ToImage, ToVector
+from models.spectral import SpectralConvolution
 
 import pytest
 import torch
@@ -56,7 +57,7 @@ def test_widths_and_order_of_the_paper():
     encoder = networks.conv_encoder((1, 28, 28), 200, "affine", 0.4, False)
     assert [m.out_channels for m in encoder.modules() if isinstance(m, nn.Conv2d)] == [32, 64, 128, 256]
     decoder = networks.conv_decoder(100, (1, 28, 28), "affine", False)
-    convolutions = [m for m in decoder.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+    convolutions = [m for m in decoder.modules() if isinstance(m, nn.Conv2d)]
     assert [m.out_channels for m in convolutions] == [128, 64, 32, 1]
 
 
@@ -106,6 +107,21 @@ def test_dropout_acts_in_training_only(order):
     assert (block.eval()(inputs) != 0).all()
 
 
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_dropout_drops_every_value_by_itself_and_scales_the_others(memory_format, kind):
+    dropout = networks.Dropout(0.25)
+    features = torch.ones(40, 6, 5, 7, dtype=kind).to(memory_format=memory_format).requires_grad_()
+    result = dropout(features)
+    kept = result != 0
+    assert result.is_contiguous(memory_format=memory_format)
+    assert torch.equal(result, kept / torch.tensor(0.75, dtype=kind))
+    result.sum().backward()
+    assert torch.equal(features.grad, result)
+    means = [kept.float().mean(dim) for dim in ((1, 2, 3), (0, 2, 3), (0, 1))]
+    assert all(mean.std() > 0 and (mean - 0.75).abs().max() < 0.2 for mean in means)
+
+
 def test_leaky_logits_shrink_the_negative_ones_fivefold():
     plain = networks.dense_decoder(3, (1, 4, 4), "none", False, leaky_logits=False)
     leaky = networks.dense_decoder(3, (1, 4, 4), "none", False, leaky_logits=True)
@@ -123,6 +139,32 @@ def test_conv_encoder_centres_its_inputs():
     assert encoder(torch.ones(2, 1, 8, 8)).any()
 
 
+@pytest.mark.parametrize("network", ["encoder", "decoder"])
+def test_convolutions_of_pooled_maps_through_spectra_equal_direct_ones(monkeypatch, network):
+    """Results and gradients; maps that are too large for spectra take the direct ones."""
+
+    def built() -> nn.Sequential:
+        if network == "encoder":
+            return networks.conv_encoder((1, 28, 28), 5, "affine", 0.0, False)
+        return networks.conv_decoder(5, (1, 28, 28), "affine", False)
+
+    spectral = built()
+    monkeypatch.setattr(networks, "SPECTRAL_SIDE", 6)
+    direct = built()
+    direct.load_state_dict(spectral.state_dict())
+    counts = [sum(isinstance(m, SpectralConvolution) for m in net.modules()) for net in (spectral, direct)]
+    assert counts == [2, 0]
+    inputs = torch.rand(4, 1, 28, 28) if network == "encoder" else torch.randn(4, 5)
+    results = [net(inputs) for net in (spectral, direct)]
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
+    weights = torch.randn_like(results[0])
+    gradients = [
+        torch.autograd.grad((result * weights).sum(), net.parameters())
+        for result, net in zip(results, (spectral, direct), strict=True)
+    ]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4)
+
+
 def test_convolutions_work_in_channels_last_memory():
     encoder = networks.conv_encoder((3, 8, 8), 5, "none", 0.0, False)
     weights = [m.weight for m in encoder.modules() if isinstance(m, nn.Conv2d)]
@@ -130,7 +172,7 @@ def test_convolutions_work_in_channels_last_memory():
 
 
 def test_layers_start_as_in_keras():
-    layers = nn.Linear(300, 500), nn.Conv2d(20, 40, 3), nn.ConvTranspose2d(40, 20, 3)
+    layers = nn.Linear(300, 500), nn.Conv2d(20, 40, 3), nn.Conv2d(40, 20, 3)
     network = networks.initialize(nn.Sequential(*layers))
     for layer, (fan_in, fan_out) in zip(network, [(300, 500), (180, 360), (180, 360)], strict=True):
         limit = math.sqrt(6 / (fan_in + fan_out))
@@ -155,11 +197,13 @@ def test_conv_networks_of_somvae_take_images_with_sides_that_are_multiples_of_fo
     assert networks.somvae_conv_decoder(3, shape)(torch.randn(2, 3)).shape == (2, *shape)
 
 
+@pytest.mark.parametrize("kernel", [3, 4])
 @pytest.mark.parametrize(("height", "width", "channels"), [(7, 7, 5), (1, 3, 2), (4, 6, 1)])
-def test_convolving_without_the_upsampled_maps_equals_convolving_them(height, width, channels):
-    layer = networks.UpsampledConvolution(3, channels).double()
+def test_convolving_without_the_upsampled_maps_equals_convolving_them(height, width, channels, kernel):
+    layer = networks.UpsampledConvolution(3, channels, kernel).double()
     features = torch.randn(2, 3, height, width, dtype=torch.float64, requires_grad=True)
-    plain = F.conv2d(F.pad(F.interpolate(features, scale_factor=2), (1, 2, 1, 2)), layer.weight, layer.bias)
+    padding = (1, kernel - 2) * 2
+    plain = F.conv2d(F.pad(F.interpolate(features, scale_factor=2), padding), layer.weight, layer.bias)
     weights = torch.randn_like(plain)
     variables = (features, layer.weight, layer.bias)
     torch.testing.assert_close(layer(features), plain)
