@@ -122,6 +122,7 @@ def by_rates(experiment: str, config_name: str, stages: tuple[tuple[int, int], .
 
 
 STAYS = {
+    "all hours in one cluster": (None, "stays_baselines", "physionet2012_one_cluster", None, 1),
     "k-means of the raw hours": ("kmeans", "stays_baselines", "physionet2012_kmeans", "eicu_kmeans", 5),
     "SOM-VAE": ("somvae", "stays_baselines", "physionet2012_somvae", "eicu_somvae", 10),
     "SOM-VAE-prob": ("somvae_prob", "stays_baselines", "physionet2012_somvae_prob", "eicu_somvae_prob", 12),
@@ -138,6 +139,7 @@ ORIGINAL_SERIES = {  # as in TABLE_1, for sequences
         ("SOM-VAE-prob, original's rates", "somvae", "_original_rates", ((5, 9),), 170),
     )
 }
+SINGLE_STAYS = {"physionet2012_one_cluster": ((1, 4),), "physionet2012_faithful": ((1, 9),)}
 NOBODY_HAS_THE_DATA = ((0, 9),)  # reproduce.py leaves eICU's runs to those who do
 
 TPAE = {
@@ -347,7 +349,7 @@ TABLES: dict[str, Table] = {
                 | ({"eicu": Runs(experiment, eicu, NOBODY_HAS_THE_DATA, minutes)} if eicu else {}),
             )
             for label, (model, experiment, name, eicu, minutes) in STAYS.items()
-            for stages in [((1, 9),) if name.endswith("faithful") else ((1, 4), (3, 9))]
+            for stages in [SINGLE_STAYS.get(name, ((1, 4), (3, 9)))]
         ),
     ),
     "topography": Table(

@@ -109,6 +109,7 @@ def test_damaged_files_are_named(tmp_path):
         (ValueError, "lengths must lie in", lambda s: s.lengths[0].fill_(0)),
         (ValueError, "zero behind the end", lambda s: s.inputs[1, 3].fill_(1)),
         (ValueError, "zero behind the end", lambda s: s.observed[1, 3].fill_(True)),
+        (ValueError, "it has no label.<name>", lambda s: s.labels.clear()),
         (ValueError, "labels must be -1", lambda s: s.labels["score_6"][1, 3].fill_(0)),
     ],
 )

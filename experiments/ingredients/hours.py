@@ -143,7 +143,8 @@ def deaths(hours: Hours, number_of_units: int) -> tuple[sparse.csr_array, sparse
 def unit_table(hours: Hours, grid: Grid) -> list[dict[str, float | int]]:
     """For each unit: row, column, hours, stays, mean of the first label and share of hours before a death, intervals.
 
-    The keys `<name>`, `<name>_low` and `<name>_high` are NaN for units that win no hour.
+    The keys `<name>`, `<name>_low` and `<name>_high` are NaN for units that win no hour, the bounds also where all draws
+    agree: those who visit a unit are then too few or too much alike for a bootstrap to say how sure the value is.
     """
     every = count_by_stay(hours, hours.units, grid.size, np.ones(len(hours.units), bool))
     rows: list[dict[str, float | int]] = [
@@ -174,6 +175,7 @@ def unit_table(hours: Hours, grid: Grid) -> list[dict[str, float | int]]:
             drawn = draws(lambda sums, share=share: share(sums).T, hours.number_of_stays)
             with warnings.catch_warnings(action="ignore"):  # of units that win no hour at all
                 bounds = np.nanquantile(drawn, (0.025, 0.975), axis=-1)
+            bounds[:, np.ptp(bounds, axis=0) < 1e-9] = np.nan
         for row, centre, low, high in zip(rows, value, *bounds, strict=True):
             row |= {name: float(centre), f"{name}_low": float(low), f"{name}_high": float(high)}
     return rows

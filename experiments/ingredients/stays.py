@@ -249,6 +249,8 @@ def check(stays: Stays) -> None:
         kind = KINDS.get(name, torch.int16 if name.startswith(LABEL) else torch.float32)
         if tuple(tensor.shape) != shapes[name] or tensor.dtype != kind:
             raise ValueError(f"{name} is {tensor.dtype} {tuple(tensor.shape)}, it must be {kind} {shapes[name]}")
+    if not stays.labels:
+        raise ValueError(f"it has no {LABEL}<name>, the classes that the map is measured by")
     names = [channel.name for channel in stays.description.channels]
     if len(names) != channels or len(set(names)) != channels:
         raise ValueError(f"{channels} channels need as many different names, not {names}")
