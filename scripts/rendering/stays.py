@@ -98,7 +98,7 @@ def _eicu(table: Table, results: Results) -> list[str]:
     """Published numbers, recalled, beside our runs on eICU; never compared with PhysioNet's, whose score is another."""
     footnotes = Footnotes()
     lines = []
-    for row in table.rows:
+    for row in (row for row in table.rows if CREDENTIALED in row.runs):
         published = {
             reference.label: reference
             for reference in results.references
@@ -108,7 +108,7 @@ def _eicu(table: Table, results: Results) -> list[str]:
         for hours, metric in zip(WINDOWS[1:], EICU, strict=True):
             reference = published.get(f"score_{hours}h")
             cells.append(reference_cell(reference, results, footnotes) if reference else "")
-            cells.append(_cell(row.runs[CREDENTIALED], f"test/{metric}", results) if CREDENTIALED in row.runs else "")
+            cells.append(_cell(row.runs[CREDENTIALED], f"test/{metric}", results))
         lines.append(cells)
     head = [*table.labels]
     for title in EICU.values():
