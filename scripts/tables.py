@@ -46,12 +46,12 @@ DPSOM = {
     "mnist_elbo": dpsom("mnist_elbo", ((5, 9),), 55),
     "fmnist_elbo": dpsom("fmnist_elbo", ((5, 9),), 55),
     "mnist_faithful": dpsom("mnist_faithful", FAITHFUL, 160),
-    "mnist_faithful_104": dpsom("mnist_faithful_104", FAITHFUL, 60),
+    "mnist_faithful_104": dpsom("mnist_faithful_104", ((1, 2),), 60),
     "fmnist_faithful": dpsom("fmnist_faithful", FAITHFUL, 160),
-    "mnist_conv": dpsom("mnist_conv", CONV, 450),
-    "fmnist_conv": dpsom("fmnist_conv", CONV, 450),
-    "mnist_conv_faithful": dpsom("mnist_conv_faithful", CONV_FAITHFUL, 1000),
-    "fmnist_conv_faithful": dpsom("fmnist_conv_faithful", CONV_FAITHFUL, 1000),
+    "mnist_conv": dpsom("mnist_conv", CONV, 135),
+    "fmnist_conv": dpsom("fmnist_conv", CONV, 135),
+    "mnist_conv_faithful": dpsom("mnist_conv_faithful", CONV_FAITHFUL, 330),
+    "fmnist_conv_faithful": dpsom("fmnist_conv_faithful", CONV_FAITHFUL, 330),
 }
 PARITY_COLUMNS = {"faithful": "_faithful", "full covariance": "_full_covariance", "corrected": ""}
 SHORT = dpsom("short", ((3, 6),), 9)
@@ -109,7 +109,7 @@ CLUSTERS_64 = {  # as above, for K = 64; what this repository lacks has no exper
     "idec": ("IDEC", None, "", (), 0),
     "somvae": ("SOM-VAE", "somvae", "_k64", ((1, 7), (5, 9)), 45),
     "dpsom": ("DPSOM, dense", "dpsom", "", CORRECTED, 55),
-    "dpsom_conv": ("DPSOM, conv", "dpsom", "_conv", CONV, 450),
+    "dpsom_conv": ("DPSOM, conv", "dpsom", "_conv", CONV, 135),
 }
 
 
