@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.configuration import at_least, one_of, positive, weights_of
+from experiments.errors import UserError
 from experiments.ingredients.cohorts import data, load_parts, samples_of
 from experiments.ingredients.compute import compute, prepare
 from experiments.ingredients.evaluation import (
@@ -182,8 +183,14 @@ class SOMVAEOfHours(nn.Module):
 
 
 def build(config: Mapping[str, Any], samples: Samples) -> SOMVAEOfHours:
-    """SOM-VAE of a configuration for series; its scale is that of no data yet."""
+    """SOM-VAE of a configuration for series; its scale is that of no data yet.
+
+    Raises:
+        UserError: the configuration is one of k-means.
+    """
     model = config["model"]
+    if model["name"] == "kmeans":
+        raise UserError("k-means leaves no model to take up: only runs with model.name=somvae do")
     grid = Grid(*model["map_size"], torus=False)
     return SOMVAEOfHours(samples.shape[-1], grid, model["latent_dim"], config["loss"])
 

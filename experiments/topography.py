@@ -177,7 +177,7 @@ def main(_run, _config, seed, model, training) -> dict[str, float | None]:
     with Tracker(_run) as tracker:
         training_run = Trainer(topography, stages, inputs, tracker, curve, _config, dataset.checksum, optimizer)
         progress = training_run.run()
-        if training["minisom_steps"]:
+        if training["minisom_steps"] and "map" not in progress.seconds:
             progress.seconds["map"] = fit_minisom(topography, inputs, training, seed)
             training_run.save()
         metrics = by_part(parts, lambda part: final_metrics(topography, part))

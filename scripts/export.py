@@ -134,11 +134,11 @@ def trained(run: Path) -> tuple[nn.Module, dict[str, Any], Samples]:
     if status != "COMPLETED":
         raise UserError(f"{run} is not a finished run but {status}: only a COMPLETED one has its trained model")
     record = check_record(read_json(run / RECORD), run / RECORD)
-    path = run / checkpoint.FILE_NAME
-    if record["experiment"] in EXPERIMENTS and not path.exists():
-        raise UserError(f"{run} has no {path.name}, so its trained model is lost: run it again")
     samples, config = read_samples(run), read_json(run / "config.json")
     model = build_model(record["experiment"], config, samples)
+    path = run / checkpoint.FILE_NAME
+    if not path.exists():
+        raise UserError(f"{run} has no {path.name}, so its trained model is lost: run it again")
     state = checkpoint.load(path, checkpoint.fingerprint(config))
     if short_curve(state["progress"]["history"]) != record["curve"]:
         raise UserError(f"{path} is not of the end of the run that {RECORD} tells of: restore it or run again")

@@ -305,6 +305,15 @@ def test_a_folder_that_appears_meanwhile_is_left_alone(exported, tmp_path, monke
     assert [path.name for path in tmp_path.rglob("*")] == ["model", "README.md"]
 
 
+@only("stays_baselines")
+def test_k_means_of_stays_has_no_model_to_take_up(copy, capsys):
+    model = json.loads((copy / "config.json").read_text())["model"]
+    change(copy / "config.json", model={**model, "name": "kmeans"})
+    (copy / "checkpoint.pt").unlink()
+    assert export.main([str(copy), "--to", str(copy.parent / "out")]) == 2
+    assert "k-means leaves no model to take up" in capsys.readouterr().err
+
+
 @only("topography")
 def test_a_folder_that_cannot_be_written_is_one_line(exported, tmp_path, capsys):
     (tmp_path / "file").touch()

@@ -9,6 +9,7 @@ import command_line
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 HEAD = "stay,hour,heart rate [1/min],Temp,label.state"
 HOURS = ["b,7,90,,1", "a,1,,37.5,0", "a,0,70,,", "b,5,110,36,2", "a,3,74,,1", "c,0,80,37,0", "d,0,60,38,0"]
@@ -47,6 +48,13 @@ def test_hours_count_from_the_first_and_values_are_carried_forward(tmp_path):
     assert [stays.part(part).name(0) for part in ("train", "validation", "test")] == ["a", "c", "d"]
     assert stays.first(2).description.stays == ("a", "b")
     np.testing.assert_array_equal(stays.outcomes["death"], np.array([0, 1, np.nan, 0], np.float32))
+
+
+def test_cells_of_blanks_are_empty(tmp_path):
+    plain = load_stays_table(write(tmp_path, [HEAD, "a,0,80,,0", "a,1,,37,1", "b,0,90,36,1", "c,0,85,38,0"]))
+    blank = load_stays_table(write(tmp_path, [HEAD, "a,0, 80, ,0", "a, 1, NA,37 ,1", "b,0,90,36,1", "c,0,85,38,0"]))
+    torch.testing.assert_close(blank.inputs, plain.inputs)
+    assert torch.equal(blank.observed, plain.observed)
 
 
 def test_filling_and_scaling_are_those_of_polars(tmp_path):
@@ -111,7 +119,8 @@ def lines(**changed):
         (lines(), [*STAYS[:-1], "d,Test,0,"], "the split of stay d is 'Test', it must be one of train, valid"),
         (lines(), [*STAYS[:-1], "d,,0,"], "the split of stay d is None"),
         (lines(), [*STAYS[:-1], "d,train,0,"], "the test split of .* has no stays"),
-        (lines(), [*STAYS[:-1], "d,test,2,"], "death of stay d is 2, it must be 0 or 1"),
+        (lines(), [STAYS[0], *reversed(STAYS[1:-1]), "d,test,2,"], "line 5 of .*stays.csv: death is 2, it must be 0"),
+        (lines(), [STAYS[0], "d,test,x,", *STAYS[1:-1]], "line 2 of .*stays.csv: death is 'x', which is no"),
     ],
 )  # fmt: skip
 def test_every_mistake_is_one_line_and_leaves_nothing(tmp_path, hours, stays, message):

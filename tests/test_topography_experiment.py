@@ -75,6 +75,15 @@ def test_interrupted_and_resumed_it_ends_with_the_same_numbers(tmp_path, monkeyp
     assert resumed.metrics == whole.metrics
 
 
+def test_a_finished_map_of_minisom_is_evaluated_and_not_trained_again(tmp_path, monkeypatch):
+    settings = "fast model.encoder=dense model.latent_dim=3 training.encoder_epochs=1 training.minisom_steps=20"
+    whole = run(tmp_path, settings)
+    monkeypatch.delattr(topography, "fit_minisom")
+    again = run(tmp_path, f"resume={tmp_path}/topography/1")
+    assert again.status == 0, again.errors
+    assert again.metrics == whole.metrics
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -114,8 +114,8 @@ def read_table(path: Path, needed: tuple[str, ...]) -> pl.DataFrame:
         UserError: it cannot be read, has no lines, a column twice, or a gap in one of the `needed`.
     """
     try:
-        table = pl.read_csv(path, infer_schema=False, null_values=MISSING)
-        table = table.select(pl.all().name.map(str.strip).str.strip_chars())
+        cells = pl.all().name.map(str.strip).str.strip_chars().replace(MISSING, None)
+        table = pl.read_csv(path, infer_schema=False).select(cells)
     except (pl.exceptions.PolarsError, OSError) as error:
         reason = str(error).split("\n")[0]
         raise UserError(f"cannot read {path} ({reason}): it must be a CSV file with commas and a header") from error

@@ -88,7 +88,7 @@ def prepare(hours: Path, stays: Path, checksum: str) -> Stays:
         labels={
             label.removeprefix(LABEL): torch.from_numpy(table.on_grid(classes(table, label), -1)) for label in labels
         },
-        outcomes={"death": deaths(about, stays)} if "death" in about.columns else {},
+        outcomes={"death": about["death"].to_torch()} if "death" in about.columns else {},
         static=torch.empty(len(inside), 0),
         split=torch.from_numpy(split),
         description=Description(
@@ -160,7 +160,10 @@ def classes(table: HoursTable, label: str) -> np.ndarray:
 
 
 def stays_in_order(path: Path, names: np.ndarray) -> pl.DataFrame:
-    """The lines of the table of stays, in the order of `names`; no column but `stay` where there is no table."""
+    """The lines of the table of stays, in the order of `names`; no column but `stay` where there is no table.
+
+    A `death` is 0, 1 or NaN there.
+    """
     wanted = pl.DataFrame({"stay": names})
     if not path.is_file():
         return wanted
@@ -169,10 +172,21 @@ def stays_in_order(path: Path, names: np.ndarray) -> pl.DataFrame:
         raise UserError(f"{path} has neither a column split nor death, only {', '.join(table.columns)}: name one so")
     if table["stay"].is_duplicated().any():
         raise UserError(f"{path} has stay {table['stay'].filter(table['stay'].is_duplicated())[0]} twice")
+    if "death" in table.columns:
+        table = table.with_columns(death=deaths(table, path))
     lost = wanted.join(table, on="stay", how="anti")["stay"]
     if len(lost):
         raise UserError(f"{path} lacks {len(lost)} stays of {FILE_NAME}, such as {lost[0]}: add a line for each")
     return wanted.join(table, on="stay", how="left", maintain_order="left")
+
+
+def deaths(table: pl.DataFrame, path: Path) -> np.ndarray:
+    """1 for stays that end in death, 0 for others, NaN for not known, a float32 for each line of the table of stays."""
+    refuse_empty(table, ["death"], path)
+    death = numbers(table, "death", path)
+    if (wrong := ~np.isnan(death) & ~np.isin(death, (0, 1))).any():
+        raise UserError(f"line {line_of(wrong)} of {path}: death is {death[wrong][0]:g}, it must be 0 or 1")
+    return death.astype(np.float32)
 
 
 def splits(about: pl.DataFrame, path: Path, count: int) -> np.ndarray:
@@ -191,13 +205,3 @@ def splits(about: pl.DataFrame, path: Path, count: int) -> np.ndarray:
     split = np.zeros(count, np.int8)
     split[validation], split[test] = 1, 2
     return split
-
-
-def deaths(about: pl.DataFrame, path: Path) -> Tensor:
-    """1 for stays that end in death, 0 for others, NaN for not known, `[N]` float32."""
-    refuse_empty(about, ["death"], path)
-    death = numbers(about, "death", path)
-    if (wrong := ~np.isnan(death) & ~np.isin(death, (0, 1))).any():
-        at = int(wrong.argmax())
-        raise UserError(f"{path}: death of stay {about['stay'][at]} is {death[at]:g}, it must be 0 or 1")
-    return torch.from_numpy(death.astype(np.float32))
