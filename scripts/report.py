@@ -23,7 +23,7 @@ from experiments.ingredients.figures_stays import TIME_COLOURS
 from experiments.ingredients.trained_map import ARRAYS, opened
 from experiments.ingredients.trajectories import TRAJECTORIES
 from scripts import charts
-from scripts.curves import METRICS, ORIGINAL, faithful_curves, original_curve
+from scripts.curves import METRICS, ORIGINAL, Curve, faithful_curves, original_curve, over_seeds, phase_starts
 from scripts.records import Record, flatten, read_json, write_result
 from scripts.rendering.cells import Entry, MarkdownTable, in_words
 from scripts.rendering.measurements import speed_table
@@ -121,12 +121,6 @@ def table(name: str, results: Results, folder: Path) -> dict:
 # --------------------------------------------------------------------------------------------------------------- curves
 
 
-def over_seeds(curves: list[figures.Curve], column: str, starts: dict[str, int]) -> charts.Values:
-    """{epoch: one value per seed} at the epochs that all seeds have."""
-    series = [dict(zip(*figures.curve_points(curve, column, starts), strict=True)) for curve in curves]
-    return {epoch: [one[epoch] for one in series] for epoch in sorted(set(series[0]).intersection(*series[1:]))}
-
-
 def learning_curves(records: dict[str, list[Record]]) -> list[dict]:
     """By metric, the charts of all configs whose records hold it."""
     found = []
@@ -136,7 +130,7 @@ def learning_curves(records: dict[str, list[Record]]) -> list[dict]:
             curves = [record.curve for record in same if record.curve]
             if not curves:
                 continue
-            starts, _ = figures.phase_starts(curves)
+            starts, _ = phase_starts(curves)
             label = first_label(curves[0], metric)
             column = metric + f"_{label}" * bool(label)
             series = {split: over_seeds(curves, f"{split}/{column}", starts) for split in SPLITS}
@@ -149,7 +143,7 @@ def learning_curves(records: dict[str, list[Record]]) -> list[dict]:
     return found
 
 
-def first_label(curve: figures.Curve, metric: str) -> str:
+def first_label(curve: Curve, metric: str) -> str:
     """The first of the labels that hours have, where the curve holds the NMI with several; else nothing."""
     start = f"validation/{metric}_"
     names = [name for row in curve for name in row if metric == "nmi_geometric" and name.startswith(start)]
@@ -162,7 +156,7 @@ def beside_the_original(folder: Path, records: dict[str, list[Record]]) -> dict 
     if original is None:
         return None
     curves = faithful_curves(chain.from_iterable(records.values()))
-    starts, note = figures.phase_starts([original, *curves])
+    starts, note = phase_starts([original, *curves])
     panels = []
     for metric in METRICS.values():
         theirs = over_seeds([original], metric, starts)

@@ -257,53 +257,6 @@ def test_activation_maps_stand_below_their_inputs(grid):
     assert figure.axes[1].get_ylabel() == "block 1"
 
 
-def curve(offset=0.0, joint_epochs=4):
-    rows = [{"phase": "pretrain", "epoch": epoch, "loss": 10.0 - epoch} for epoch in (1, 2, 3)]
-    return rows + [
-        {"phase": "joint", "epoch": e, "loss": None, "validation/purity": e / 10, "test/purity": e / 20 + offset}
-        for e in range(1, joint_epochs + 1)
-    ]
-
-
-def lines(axes):
-    """Label → (epochs, values) of the curves of a panel, not of its guide lines."""
-    drawn = {line.get_label(): line.get_data() for line in axes.lines if not line.get_label().startswith("_")}
-    return {label: (list(map(int, x)), list(map(float, y))) for label, (x, y) in drawn.items()}
-
-
-def test_comparison_draws_mean_range_and_difference():
-    ours = [curve(0.02), curve(0.04, joint_epochs=6), curve(0.0)]
-    figure = figures.curve_comparison(
-        ours, curve(0.01, joint_epochs=3), ("ours", "original"), {"test/purity": "purity"}
-    )
-    render(figure)
-    above, below = figure.axes
-    drawn = lines(above)
-    assert drawn["ours, 3 seeds (mean, range)"] == ([4, 5, 6, 7], pytest.approx([0.07, 0.12, 0.17, 0.22]))
-    assert drawn["original"] == ([4, 5, 6], pytest.approx([0.06, 0.11, 0.16]))
-    assert lines(below)["difference"] == ([4, 5, 6], pytest.approx([0.01] * 3))
-    band = below.collections[0].get_paths()[0].vertices[:, 1]
-    assert (band.min(), band.max()) == pytest.approx((-0.01, 0.03))
-
-
-def test_comparison_of_a_single_seed_has_no_band():
-    figure = figures.curve_comparison(
-        [curve()], curve(), ("ours", "original"), dict.fromkeys(["test/purity", "validation/purity"], "")
-    )
-    render(figure)
-    assert not any(axes.collections for axes in figure.axes)
-    assert "ours, 1 seed" in lines(figure.axes[0])
-    assert lines(figure.axes[3])["difference"][1] == [0, 0, 0, 0]
-
-
-def test_comparison_refuses_what_cannot_be_compared():
-    strange = [{"phase": "ae", "epoch": 1, "test/purity": 0.1}]
-    with pytest.raises(ValueError, match="'ae'"):
-        figures.curve_comparison([curve()], strange, ("ours", "original"), {"test/purity": "purity"})
-    with pytest.raises(ValueError, match="no curves"):
-        figures.curve_comparison([], curve(), ("ours", "original"), {"test/purity": "purity"})
-
-
 @pytest.mark.parametrize(
     "draw",
     [

@@ -15,14 +15,12 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
-
-Curve = Sequence[Mapping[str, object]]
-"""Rows of a record's `curve`: each has `phase`, `epoch` (from 1 in every phase) and whatever metrics were taken."""
 
 STYLE = {
     "figure.dpi": 100,
@@ -35,6 +33,7 @@ STYLE = {
     "legend.fontsize": 8,
     "legend.frameon": False,
     "text.color": "#222222",
+    "axes.axisbelow": True,
     "axes.edgecolor": "#777777",
     "axes.labelcolor": "#222222",
     "xtick.color": "#555555",
@@ -252,42 +251,6 @@ def activation_maps(inputs: np.ndarray, weights: np.ndarray, grid: Grid) -> Figu
     return figure
 
 
-@matplotlib.rc_context(STYLE)
-def curve_comparison(
-    curves: Sequence[Curve], reference: Curve, names: tuple[str, str], metrics: Mapping[str, str]
-) -> Figure:
-    """Our `curves`, one per seed, beside a `reference`; `names` of ours and of theirs; a column of panels per metric.
-
-    `metrics` are keys of the curves' rows, with titles. Above both, below the difference ours - theirs at the epochs
-    that both have. With several seeds: their mean, and a band from the least to the greatest. The reference's rows
-    carry our phases' and metrics' names; ValueError if it has a phase that our curves lack, or without curves.
-    """
-    if not curves:
-        raise ValueError("no curves to compare")
-    starts, note = phase_starts(curves)
-    unknown = {row["phase"] for row in reference} - set(starts)
-    if unknown:
-        raise ValueError(f"the reference has phases that our curves lack: {sorted(unknown)}")
-    seeds = f"{names[0]}, {len(curves)} seeds (mean, range)" if len(curves) > 1 else f"{names[0]}, 1 seed"
-    figure, panels = _panels(2 * len(metrics), f"{names[0]} beside {names[1]}", note, len(metrics))
-    for (metric, title), above, below in zip(
-        metrics.items(), panels[: len(metrics)], panels[len(metrics) :], strict=True
-    ):
-        theirs = dict(zip(*curve_points(reference, metric, starts), strict=True))
-        series = [dict(zip(*curve_points(curve, metric, starts), strict=True)) for curve in curves]
-        ours = {epoch: [one[epoch] for one in series] for epoch in sorted(set(series[0]).intersection(*series))}
-        _draw_band(above, ours, seeds)
-        above.plot(list(theirs), list(theirs.values()), color="#222222", linewidth=1, linestyle="--", label=names[1])
-        shared = {epoch: np.subtract(values, theirs[epoch]) for epoch, values in ours.items() if epoch in theirs}
-        _draw_band(below, shared, "difference")
-        below.axhline(0, color="#222222", linewidth=1, linestyle="--")
-        _finish_panel(above, title, starts)
-        _finish_panel(below, f"{title}: {names[0]} − {names[1]}", starts)
-        below.sharex(above)
-    panels[0].legend()
-    return figure
-
-
 def check(values: np.ndarray, grid: Grid) -> np.ndarray:
     values = np.asarray(values)
     if len(values) != grid.size:
@@ -306,6 +269,20 @@ def headed_figure(width: float, height: float, title: str, note: str) -> tuple[F
     figure.text(0.15 / width, 1 - 0.1 / total, title, va="top", size=12, weight="bold")
     figure.text(0.15 / width, 1 - 0.36 / total, "\n".join(lines), va="top", size=8.5, color="#555555", linespacing=1.3)
     return figure, total - heading - 0.1
+
+
+def panels(number: int, columns: int, height: float, title: str, note: str) -> tuple[Figure, list[Axes]]:
+    """`number` panels of a height in inches, `columns` to a line, below a heading."""
+    lines = -(-number // columns)
+    left, width, gap_across, gap_down = LEFT + 0.1, 3.1, 0.7, 0.75
+    across = columns * width + (columns - 1) * gap_across
+    down = lines * height + (lines - 1) * gap_down + 0.25
+    figure, top = headed_figure(left + across + RIGHT, down, title, note)
+    corners = [divmod(index, columns) for index in range(number)]
+    return figure, [
+        axes_at(figure, left + column * (width + gap_across), top - 0.25 - line * (height + gap_down), width, height)
+        for line, column in corners
+    ]
 
 
 def axes_at(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
@@ -371,12 +348,14 @@ def draw_values(axes: Axes, values: np.ndarray, grid: Grid, label: str, from_zer
     """`values` [K] as colours with a colour bar; NaN is hatched."""
     image = axes.imshow(values.reshape(grid.shape), cmap=COLOUR_MAP, vmin=0 if from_zero else None, aspect="auto")
     hatch(axes, np.isnan(values), grid)
-    figure = axes.figure
-    across, up = figure.get_size_inches()
-    box = axes.get_position()
-    height = max(box.height * up, 1.4)
-    bar = axes_at(figure, box.x1 * across + 0.15, box.y1 * up, 0.15, height)
-    figure.colorbar(image, cax=bar, label=label).outline.set_visible(False)
+    colour_bar(axes, image, label)
+
+
+def colour_bar(axes: Axes, drawn: ScalarMappable, label: str) -> None:
+    """The colours of what is drawn in `axes`, at their right."""
+    box, (across, up) = axes.get_position(), axes.figure.get_size_inches()
+    bar = axes_at(axes.figure, box.x1 * across + 0.15, box.y1 * up, 0.15, max(box.height * up, 1.4))
+    axes.figure.colorbar(drawn, cax=bar, label=label).outline.set_visible(False)
 
 
 def hatch(axes: Axes, empty: np.ndarray, grid: Grid) -> None:
@@ -409,68 +388,3 @@ def class_colours(number: int) -> list[tuple[float, float, float]]:
     if number <= len(COLOURS):
         return [to_rgb(colour) for colour in COLOURS[:number]]
     return [to_rgb(colour) for colour in matplotlib.colormaps[MANY_COLOURS](np.linspace(0, 1, number))]
-
-
-def phase_starts(curves: Sequence[Curve]) -> tuple[dict[str, int], str]:
-    """How many epochs passed before each phase, in the order of their appearance, and a note that says so."""
-    lengths: dict[str, int] = {}
-    for curve in curves:
-        for row in curve:
-            lengths[row["phase"]] = max(lengths.get(row["phase"], 0), row["epoch"])
-    starts, passed = {}, 0
-    for phase, length in lengths.items():
-        starts[phase] = passed
-        passed += length
-    spans = [f"{phase} {starts[phase] + 1}–{starts[phase] + length}" for phase, length in lengths.items()]
-    return starts, f"epochs: {', '.join(spans)}" + ("; dotted lines part the phases" if len(spans) > 1 else "")
-
-
-def curve_points(curve: Curve, column: str, starts: Mapping[str, int]) -> tuple[list[int], list[float]]:
-    """Epochs, counted through all phases, and values of the rows that have a finite number in `column`."""
-    rows = [row for row in curve if row.get(column) is not None and np.isfinite(row[column])]
-    return [starts[row["phase"]] + row["epoch"] for row in rows], [float(row[column]) for row in rows]
-
-
-def _draw_band(axes: Axes, values: Mapping[int, Sequence[float]], label: str) -> None:
-    """The mean over seeds of `values` (epoch → one value per seed), and their range where there are several."""
-    epochs, seeds = list(values), np.array(list(values.values())).reshape(len(values), -1)
-    if seeds.shape[1] > 1:
-        axes.fill_between(epochs, seeds.min(axis=1), seeds.max(axis=1), color=COLOURS[0], alpha=0.3, linewidth=0)
-    mean = seeds.mean(axis=1) if len(epochs) else []
-    axes.plot(epochs, mean, color=COLOURS[0], label=label, **_markers(epochs))
-
-
-def _markers(epochs: Sequence[int]) -> dict[str, object]:
-    return {"linewidth": 1.4, "marker": "o" if len(epochs) <= 30 else None, "markersize": 3}
-
-
-def _panels(number: int, title: str, note: str, columns: int = 3) -> tuple[Figure, list[Axes]]:
-    """`number` panels, `columns` to a line, below a heading."""
-    columns = min(number, columns)
-    lines = -(-number // columns)
-    width, height, gap_across, gap_down = 3.1, 2.1, 0.7, 0.75
-    across = columns * width + (columns - 1) * gap_across
-    figure, top = headed_figure(
-        LEFT + 0.1 + across + RIGHT, lines * height + (lines - 1) * gap_down + 0.25, title, note
-    )
-    return figure, [
-        axes_at(
-            figure,
-            LEFT + 0.1 + index % columns * (width + gap_across),
-            top - 0.25 - index // columns * (height + gap_down),
-            width,
-            height,
-        )
-        for index in range(number)
-    ]
-
-
-def _finish_panel(axes: Axes, metric: str, starts: Mapping[str, int]) -> None:
-    axes.set_title(metric, loc="left")
-    axes.set_xlabel("epoch")
-    axes.grid(axis="y")
-    axes.set_axisbelow(True)
-    axes.margins(x=0.02)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    for start in list(starts.values())[1:]:
-        axes.axvline(start + 0.5, color="#999999", linewidth=0.8, linestyle=":", zorder=0)

@@ -14,6 +14,7 @@ from experiments.ingredients.figures import (
     STYLE,
     axes_at,
     check,
+    colour_bar,
     draw_pictures,
     headed_figure,
     map_figure,
@@ -81,9 +82,7 @@ def paths_on_map(paths: np.ndarray, grid: Grid) -> Figure:
     axes.add_collection(drawn)
     axes.scatter(*lines[:, 0].T, s=22, facecolor="none", edgecolor="#222222", linewidth=0.8, zorder=3)
     axes.scatter(*lines[:, -1].T, s=16, color="#222222", zorder=3)
-    box, (across, up) = axes.get_position(), figure.get_size_inches()
-    bar = axes_at(figure, box.x1 * across + 0.15, box.y1 * up, 0.15, max(box.height * up, 1.4))
-    figure.colorbar(drawn, cax=bar, label="step").outline.set_visible(False)
+    colour_bar(axes, drawn, "step")
     return figure
 
 

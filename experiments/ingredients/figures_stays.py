@@ -19,6 +19,7 @@ from experiments.ingredients.figures import (
     headed_figure,
     map_axes,
     map_figure,
+    panels,
 )
 from models.grid import Grid
 
@@ -175,7 +176,6 @@ def way_and_label(
     beside.set(xlabel="hour", ylabel=label, xlim=(-0.5, len(units) - 0.5))
     beside.set_ylim(bottom=0)
     beside.grid(axis="y")
-    beside.set_axisbelow(True)
     beside.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     beside.yaxis.set_major_locator(MaxNLocator(6, integer=True))
     beside.legend()
@@ -213,26 +213,13 @@ def forecast_fan(lines: Sequence[Line], samples: np.ndarray, subject: str) -> Fi
     steps = samples.shape[1]
     hours = len(lines[0].values)
     start = max(hours - 4 * steps, 0)
-    columns = min(len(lines), 3)
-    rows = -(-len(lines) // columns)
-    width, height, gap_across, gap_down = 3.0, 1.7, 0.75, 0.65
     note = (
         f"dots: measured, line: filled; bands: 50 % and 90 % of {len(samples)} forecasts that run freely from the"
         " dotted line, their median in the middle; dashed: the last known value stays"
     )
-    across = columns * width + (columns - 1) * gap_across
-    down = rows * height + (rows - 1) * gap_down + 0.2
-    figure, top = headed_figure(LEFT + 0.2 + across + RIGHT, down, f"Forecast for {subject}", note)
+    figure, drawn = panels(len(lines), min(len(lines), 3), 1.7, f"Forecast for {subject}", note)
     coming = np.arange(hours - steps - 1, hours)
-    for index, line in enumerate(lines):
-        row, column = divmod(index, columns)
-        axes = axes_at(
-            figure,
-            LEFT + 0.2 + column * (width + gap_across),
-            top - 0.2 - row * (height + gap_down),
-            width,
-            height,
-        )
+    for index, (line, axes) in enumerate(zip(lines, drawn, strict=True)):
         last = line.values[-steps - 1]
         quantiles = np.quantile(samples[:, :, index], QUANTILES, axis=0)
         quantiles = np.concatenate([np.full((len(QUANTILES), 1), last), quantiles], axis=1)
@@ -248,7 +235,6 @@ def forecast_fan(lines: Sequence[Line], samples: np.ndarray, subject: str) -> Fi
         axes.set_title(line.label, loc="left")
         axes.set_xlabel("hour")
         axes.grid(axis="y")
-        axes.set_axisbelow(True)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     return figure
 
@@ -287,7 +273,6 @@ def typical_stays(stays: Mapping[str, Sequence[tuple[int, Sequence[Line]]]]) -> 
                 axes.plot(line.values, color=colour, linewidth=1.1)
                 axes.scatter(hour, line.values[hour], color=colour, s=26, zorder=3)
             axes.grid(axis="y")
-            axes.set_axisbelow(True)
             axes.set_xlim(-0.5, hours - 0.5)
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
             if row == 0:
