@@ -3,7 +3,6 @@
 Exit status: 0 completed, 1 an unexpected exception, 2 an error that the user can mend, 130 Ctrl-C, 143 SIGTERM.
 """
 
-import json
 import os
 import pdb
 import re
@@ -19,7 +18,7 @@ from typing import Any, NoReturn
 
 from experiments.configuration import closest, config_path, default_config, read_settings
 from experiments.errors import UserError, check_copy
-from experiments.ingredients.observers import check_observers, redact, shown
+from experiments.ingredients.observers import check_observers, read_mapping, redact, shown
 
 from docopt import DocoptExit, docopt
 from sacred import Experiment
@@ -96,10 +95,10 @@ def resumed_config(experiment_name: str, folder: str, updates: dict[str, Any]) -
     for name in ("config.json", CHECKPOINT):
         if not os.path.isfile(Path(folder, name)):
             raise UserError(f"cannot resume {folder}: there is no {name} in it; give the folder of a run")
-    run = _read_json(Path(folder, "run.json"))
+    run = read_mapping(Path(folder, "run.json"))
     if (name := run.get("experiment", {}).get("name", experiment_name)) != experiment_name:
         raise UserError(f"cannot resume {folder}: it is a run of {name}, not of {experiment_name}")
-    config = _read_json(Path(folder, "config.json"))
+    config = read_mapping(Path(folder, "config.json"))
     if not config:
         raise UserError(f"cannot resume {folder}: its config.json is unreadable")
     config.pop("tracking", None)
@@ -238,15 +237,6 @@ def _report(error: Exception, experiment: Experiment, options: dict[str, Any]) -
         print(format_sacred_error(error, experiment.get_usage()[0]), file=sys.stderr)
     else:
         print_filtered_stacktrace()
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """The mapping in a file; empty when a kill left the file unreadable."""
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _print_line(message: str) -> None:

@@ -29,7 +29,7 @@ from experiments.ingredients.observers import for_record
 from experiments.ingredients.record import FILE_NAME as RECORD
 from experiments.ingredients.record import rows_by_split, short_curve
 from experiments.ingredients.samples import Samples, read_samples
-from scripts.records import check_record, read_json
+from scripts.records import finished_record, read_json
 
 import safetensors
 import torch
@@ -128,12 +128,7 @@ def trained(run: Path) -> tuple[nn.Module, dict[str, Any], Samples]:
     Raises:
         UserError: the run is not finished, or it has no trained model that fits.
     """
-    if not os.path.isfile(run / "run.json"):
-        raise UserError(f"{run} is no run folder: give one such as runs/dpsom/7")
-    status = read_json(run / "run.json").get("status")
-    if status != "COMPLETED":
-        raise UserError(f"{run} is not a finished run but {status}: only a COMPLETED one has its trained model")
-    record = check_record(read_json(run / RECORD), run / RECORD)
+    record = finished_record(run)
     samples, config = read_samples(run), read_json(run / "config.json")
     model = build_model(record["experiment"], config, samples)
     path = run / checkpoint.FILE_NAME

@@ -16,7 +16,8 @@ from typing import IO
 
 from experiments import PROJECT
 from experiments.errors import UserError
-from scripts.records import differing_keys, read_json
+from experiments.ingredients.observers import read_mapping
+from scripts.records import differing_keys
 from scripts.rendering.results import Runs
 
 HEARTBEAT_SECONDS = 45  # Sacred rewrites run.json every 10 s while a run lives
@@ -70,15 +71,6 @@ def relative(path: Path) -> Path:
     return path.relative_to(PROJECT) if path.is_relative_to(PROJECT) else path
 
 
-def read_or_none(path: Path) -> dict | None:
-    """A JSON object, or None where a killed run left none."""
-    try:
-        content = read_json(path)
-    except UserError:
-        return None
-    return content if isinstance(content, dict) else None
-
-
 def look_up(job: Job, setting: Setting) -> None:
     """Sets the job's action and folder from the run folders of the same experiment, config and seed.
 
@@ -91,13 +83,13 @@ def look_up(job: Job, setting: Setting) -> None:
     job.action, job.folder = "start", None
     interrupted = []
     for folder in sorted(setting.runs_dir.joinpath(job.runs.experiment).glob("*/")):
-        config, run = (read_or_none(folder / name) for name in ("config.json", "run.json"))
-        if not config or not run or config.get("seed") != job.seed or differing_keys(config, job.config):
+        config, run = (read_mapping(folder / name) for name in ("config.json", "run.json"))
+        if config.get("seed") != job.seed or differing_keys(config, job.config):
             continue
         status = run.get("status")
         ours = run.get("meta", {}).get("comment") == COMMENT + setting.code
-        record = read_or_none(folder / "record.json")
-        same_code = ours or (record and record.get("git_commit") == setting.code and not record.get("git_dirty"))
+        record = read_mapping(folder / "record.json")
+        same_code = ours or (record.get("git_commit") == setting.code and not record.get("git_dirty"))
         if status == "COMPLETED" and record and same_code:
             job.action, job.folder = "collect", folder
             return

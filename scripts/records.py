@@ -24,16 +24,12 @@ from itertools import pairwise
 from pathlib import Path
 
 from experiments.errors import UserError
-from experiments.ingredients.observers import write_atomically
+from experiments.ingredients.observers import read_mapping, write_atomically
 
 from sacred.utils import iterate_flattened
 from scipy import stats
 
 FORMAT = 1
-KEYS = (
-    "format", "experiment", "config_name", "seed", "status", "config", "metrics", "curve", "seconds", "git_commit",
-    "git_dirty", "versions", "hardware", "data_checksum",
-)  # fmt: skip
 MARGIN = 0.01
 PRIVATE = re.compile(r"^(/|[A-Za-z]:\\|file:)|://[^/\s]*@|mongodb(\+srv)?://(?!\*+$)")
 
@@ -96,7 +92,7 @@ def check_record(record: object, path: Path) -> dict:
         raise UserError(
             f"{path} has record format {record.get('format')!r}, this version reads {FORMAT}: update or run again"
         )
-    if missing := [key for key in KEYS if key not in record]:
+    if missing := [key for key in ("status", *Record.__annotations__) if key not in record]:
         raise UserError(
             f"{path} lacks {', '.join(missing)}: it was not written by this project's experiments, delete it"
         )
@@ -115,6 +111,23 @@ def check_record(record: object, path: Path) -> dict:
             f"{path} holds an absolute path, a host or a credential at {private}: run again with relative paths"
         )
     return record
+
+
+def finished_record(run: Path) -> dict:
+    """The record in the folder of a finished run.
+
+    Raises:
+        UserError: the run is not COMPLETED, or has no record.
+    """
+    if not (run / "run.json").is_file():
+        raise UserError(f"{run} is no run folder: give one such as runs/dpsom/7")
+    path = run / "record.json"
+    for status in (read_mapping(run / "run.json").get("status"), read_mapping(path).get("status", "COMPLETED")):
+        if status != "COMPLETED":
+            raise UserError(
+                f"{run} is not a finished run but {status}: only COMPLETED ones have their record and model"
+            )
+    return check_record(read_json(path), path)
 
 
 def find_private(value: object, where: str = "") -> str | None:
@@ -162,7 +175,7 @@ def load_records(runs: Path) -> list[Record]:
 
 def as_record(content: dict) -> Record:
     """What `check_record` has let pass, without the metrics that are undefined."""
-    kept = {key: content[key] for key in KEYS if key not in ("format", "status")}
+    kept = {key: content[key] for key in Record.__annotations__}
     return Record(**kept | {"metrics": {name: value for name, value in kept["metrics"].items() if value is not None}})
 
 

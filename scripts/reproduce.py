@@ -39,7 +39,7 @@ from experiments.ingredients.trained_map import ARRAYS
 from experiments.ingredients.trajectories import TRAJECTORIES
 from scripts import jobs as run_folders
 from scripts.executors import Ended, Local
-from scripts.jobs import Job, Setting, last_line, log_of, look_up, read_or_none, relative
+from scripts.jobs import Job, Setting, last_line, log_of, look_up, relative
 from scripts.plan import (
     GIGABYTES_A_JOB,
     cores,
@@ -61,6 +61,7 @@ from scripts.records import (
     check_same_row,
     conflicting_keys,
     differing_keys,
+    finished_record,
     read_json,
     record_path,
     write_result,
@@ -106,17 +107,6 @@ def collect(folder: Path, config_name: str, results_runs: Path) -> Path:
             write_result(maps / name, (folder / name).read_bytes())
     write_result(path, (json.dumps(record, indent=1) + "\n").encode())
     return path
-
-
-def finished_record(folder: Path) -> dict:
-    """The record of a run that is COMPLETED; UserError otherwise."""
-    status = (read_or_none(folder / "run.json") or {}).get("status")
-    if status != "COMPLETED":
-        raise UserError(f"{folder} is not a finished run (status {status}): only COMPLETED runs are recorded")
-    record = check_record(read_json(folder / "record.json"), folder / "record.json")
-    if record["status"] != "COMPLETED":
-        raise UserError(f"{folder / 'record.json'} has status {record['status']}: only COMPLETED runs are recorded")
-    return record
 
 
 def check_rows(plan: list[Job], records: list[Record]) -> None:

@@ -12,21 +12,9 @@ import sys
 from pathlib import Path
 
 from experiments.errors import UserError, reported
-from experiments.ingredients.record import FILE_NAME, by_split
-from scripts.records import Record, as_record, check_record, differing_keys, flatten, read_json, summarise
+from experiments.ingredients.record import by_split
+from scripts.records import Record, as_record, differing_keys, finished_record, flatten, summarise
 from scripts.rendering.cells import mean_text
-
-
-def record_of(run: Path) -> Record:
-    """The record of a finished run.
-
-    Raises:
-        UserError: the folder has none.
-    """
-    path = run / FILE_NAME
-    if not path.is_file():
-        raise UserError(f"{run} has no {FILE_NAME}: give the folder of a finished run, such as runs/dpsom/4")
-    return as_record(check_record(read_json(path), path))
 
 
 def grouped(records: dict[Path, Record]) -> list[list[Record]]:
@@ -70,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path, help="folders of finished runs")
     options = parser.parse_args(arguments)
-    groups = grouped({run: record_of(run) for run in options.runs})
+    groups = grouped({run: as_record(finished_record(run)) for run in options.runs})
     print("\n\n".join(text_of(group, groups[0][0]) for group in groups))
     return 0
 

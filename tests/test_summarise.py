@@ -31,6 +31,7 @@ def write(tmp_path):
             "data_checksum": "123",
         }
         (folder / "record.json").write_text(json.dumps(record | changes))
+        (folder / "run.json").write_text('{"status": "COMPLETED"}')
         return str(folder)
 
     return write_run
@@ -69,7 +70,7 @@ def test_mistakes_are_one_line(write, tmp_path, capsys):
     first, again = write(1, 0, 0.5), write(2, 0, 0.6)
     for arguments, message in (
         ([first, again], f"{first} and {again} are the same run, seed 0: leave out one"),
-        ([first, str(tmp_path)], f"{tmp_path} has no record.json: give the folder of a finished run"),
+        ([first, str(tmp_path)], f"{tmp_path} is no run folder: give one such as runs/dpsom/7"),
     ):
         assert summarise.main(arguments) == 2
         (error,) = capsys.readouterr().err.splitlines()

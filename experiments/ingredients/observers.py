@@ -132,6 +132,15 @@ def make_capture_safe(run) -> None:
     run._get_captured_output = get_captured_output
 
 
+def read_mapping(path: Path) -> dict:
+    """The mapping in a JSON file of a run folder; empty where a kill left none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace the file in one step, so that neither a reader nor a killed process ever leaves half of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")

@@ -11,7 +11,7 @@ from typing import Any
 
 from experiments import PROJECT
 from experiments.ingredients.compute import hardware, versions
-from experiments.ingredients.observers import for_record, shown, write_atomically
+from experiments.ingredients.observers import for_record, read_mapping, shown, write_atomically
 from experiments.ingredients.samples import Samples
 from experiments.ingredients.tracking import Tracker
 from experiments.ingredients.training import Progress
@@ -142,10 +142,7 @@ def _rounded(value: Any) -> Any:
 
 def _kept_in(folder: str) -> dict[str, Any]:
     """The provenance that a run kept in its folder; empty where it was killed before Sacred first wrote `info`."""
-    try:
-        info = json.loads(Path(folder, "info.json").read_text())
-    except (OSError, ValueError):
-        return {}
+    info = read_mapping(Path(folder, "info.json"))
     return {key: info[key] for key in Provenance.__annotations__ if key in info}
 
 
