@@ -8,7 +8,6 @@ They share data, splits, metrics and records with the models; VQ-VAE is a config
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 from experiments.configuration import at_least, one_of, positive
 from experiments.ingredients.compute import compute, prepare
@@ -23,6 +22,7 @@ from experiments.ingredients.evaluation import (
 )
 from experiments.ingredients.kmeans import kmeans
 from experiments.ingredients.metrics import winners
+from experiments.ingredients.plain_som import minisom
 from experiments.ingredients.record import Provenance, finish
 from experiments.ingredients.series import Series, evaluated_series, series
 from experiments.ingredients.tracking import Tracker, tracking
@@ -40,10 +40,8 @@ from models.grid import Grid
 
 import numpy as np
 import torch
-from minisom import MiniSom
 from sacred import Experiment
 from torch import Tensor
-from tqdm import tqdm
 
 ex = Experiment("baselines", ingredients=[data, series, compute, tracking], save_git_info=False)
 ex.add_config(
@@ -60,30 +58,11 @@ ex.add_config(
 )
 
 
-class MiniSomWithBar(MiniSom):
-    """MiniSom with a progress bar over its steps."""
-
-    def train(self, data: np.ndarray, num_iteration: int, **options) -> None:
-        with tqdm(total=num_iteration, desc="MiniSom", unit="step", delay=3, leave=False) as self.bar:
-            super().train(data, num_iteration, **options)
-
-    def update(self, *step) -> None:
-        super().update(*step)
-        self.bar.update()
-
-
-def minisom(samples: np.ndarray, model: dict[str, Any], grid: Grid, seed: int) -> np.ndarray:
-    """Centroids `[K, D]` of a plain map after `steps` random samples of `[N, D]`."""
-    rates = dict(sigma=model["sigma"], learning_rate=model["learning_rate"])
-    som = MiniSomWithBar(*grid.shape, samples.shape[1], **rates, random_seed=seed)
-    som.random_weights_init(samples)
-    som.train_random(samples, model["steps"])
-    return som.get_weights().reshape(grid.size, -1)
-
-
 METHODS: dict[str, Callable[..., np.ndarray]] = {
     "kmeans": lambda samples, model, grid, seed: kmeans(samples, grid.size, model["restarts"], seed),
-    "minisom": minisom,
+    "minisom": lambda samples, model, grid, seed: minisom(
+        samples, grid, steps=model["steps"], sigma=model["sigma"], learning_rate=model["learning_rate"], seed=seed
+    ),
 }
 """From samples `[N, D]` to centroids `[K, D]`."""
 

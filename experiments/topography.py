@@ -12,7 +12,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.baselines import minisom
 from experiments.configuration import at_least, one_of, positive
 from experiments.errors import UserError
 from experiments.ingredients import figures
@@ -31,6 +30,7 @@ from experiments.ingredients.evaluation import (
     squared_error,
 )
 from experiments.ingredients.optimization import OPTIMIZERS
+from experiments.ingredients.plain_som import minisom
 from experiments.ingredients.record import Provenance, finish
 from experiments.ingredients.samples import Samples
 from experiments.ingredients.tracking import Tracker, tracking
@@ -119,9 +119,9 @@ def phases(topography: Topography, training: dict[str, Any]) -> list[Phase]:
 def fit_minisom(topography: Topography, inputs: Tensor, training: dict[str, Any], seed: int) -> float:
     """Train the centroids by the package MiniSom, from the first sigma on; returns the seconds it took."""
     features = in_chunks(topography, topography.features, inputs).cpu().numpy()
-    settings = {"sigma": training["sigma"][0], "learning_rate": 0.5, "steps": training["minisom_steps"]}
+    steps, sigma = training["minisom_steps"], training["sigma"][0]
     start = time.perf_counter()
-    found = minisom(features, settings, topography.grid, seed)
+    found = minisom(features, topography.grid, steps=steps, sigma=sigma, learning_rate=0.5, seed=seed)
     seconds = time.perf_counter() - start
     topography.centroids.copy_(torch.from_numpy(found))
     return seconds

@@ -5,6 +5,7 @@ from functools import partial
 from experiments import baselines
 from experiments.errors import UserError
 from experiments.ingredients.kmeans import kmeans
+from experiments.ingredients.plain_som import minisom
 from models.grid import Grid
 
 import command_line
@@ -42,8 +43,7 @@ def test_kmeans_with_a_bar_equals_scikit_learns():
 def test_minisom_keeps_neighbours_together():
     """Units are in the order of the grid: those at opposite corners of the map are furthest apart."""
     grid = Grid(2, 2, torus=False)
-    model = {"sigma": 0.7, "learning_rate": 0.5, "steps": 3000}
-    found = torch.from_numpy(baselines.minisom(corners()[1], model, grid, seed=0))
+    found = torch.from_numpy(minisom(corners()[1], grid, steps=3000, sigma=0.7, learning_rate=0.5, seed=0))
     between = torch.cdist(found, found)
     assert between[grid.distances() == 2].min() > between[grid.distances() == 1].max()
 
@@ -53,8 +53,7 @@ def test_minisom_with_a_bar_equals_minisom():
     som = MiniSom(3, 4, 5, sigma=1.0, learning_rate=0.5, random_seed=3)
     som.random_weights_init(samples)
     som.train_random(samples, 700)
-    model = {"sigma": 1.0, "learning_rate": 0.5, "steps": 700}
-    found = baselines.minisom(samples, model, Grid(3, 4, torus=False), seed=3)
+    found = minisom(samples, Grid(3, 4, torus=False), steps=700, sigma=1.0, learning_rate=0.5, seed=3)
     np.testing.assert_array_equal(found, som.get_weights().reshape(12, 5))
 
 

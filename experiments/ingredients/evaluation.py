@@ -34,13 +34,12 @@ evaluation.rules = {"evaluation.every": at_least(1)}
 Part = TypeVar("Part")  # the samples of a split: a Split, or Stays
 CHUNK = 3000
 SHOWN_RECONSTRUCTIONS = 20
-PROJECTED_SAMPLES = 2000
 COLLAPSE_ADVICE = "lower loss.gamma or training.learning_rate, or pretrain longer"  # of DPSOM and T-DPSOM
 
 
 @torch.no_grad()
 def in_chunks(
-    model: torch.nn.Module, function: Callable[[Tensor], Tensor], inputs: Tensor, size: int | None = None
+    model: torch.nn.Module, function: Callable[[Tensor], Tensor], inputs: Tensor, size: int = CHUNK
 ) -> Tensor:
     """`function` of `inputs` `[N, ...]`, computed in evaluation mode and in chunks of the batch dimension.
 
@@ -48,7 +47,7 @@ def in_chunks(
     """
     model.eval()
     with autocast(device_type=inputs.device.type):
-        chunks = tqdm(inputs.split(size or CHUNK), desc="evaluating", delay=3, leave=False, disable=NUMBER > 0)
+        chunks = tqdm(inputs.split(size), desc="evaluating", delay=3, leave=False, disable=NUMBER > 0)
         return torch.cat([function(chunk).float() for chunk in chunks])
 
 
@@ -195,4 +194,4 @@ def draw_map(
     for name, figure in pictures.items():
         tracker.figure(name, figure, step)
     tracker.artifact(write_map(tracker.folder, grid, classes, counts, codebook, points, inputs, decoded))
-    tracker.embedding(points[:PROJECTED_SAMPLES], labels[:PROJECTED_SAMPLES], inputs[:PROJECTED_SAMPLES], step)
+    tracker.embedding(points, labels, inputs, step)

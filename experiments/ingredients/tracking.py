@@ -5,6 +5,7 @@ Run folder: `<runs_dir>/<experiment>/<id>/` with Sacred's config.json, run.json,
 """
 
 import os
+from io import BytesIO
 from pathlib import Path
 
 from experiments.configuration import optional, text
@@ -22,7 +23,9 @@ from experiments.ingredients.observers import (
 )
 
 import numpy as np
+from PIL import Image
 from sacred import SETTINGS, Experiment, Ingredient
+from sacred.utils import iterate_flattened
 
 tracking = Ingredient("tracking", save_git_info=False)
 tracking.add_config(
@@ -36,7 +39,7 @@ tracking.add_config(
 tracking.rules = {"tracking.runs_dir": text, "tracking.mongo_url": optional(text)}
 
 SPRITE_PIXELS = 8192  # largest side of the projector's sheet of thumbnails that browsers load
-PROJECTOR_POINTS = 10_000  # what the projector's t-SNE and UMAP handle
+PROJECTOR_POINTS = 2_000  # what the projector's t-SNE and UMAP handle
 
 
 def configure(experiment: Experiment) -> None:
@@ -135,10 +138,6 @@ class Tracker:
         """
         if not self._draw:
             return
-        from io import BytesIO
-
-        from PIL import Image
-
         buffer = BytesIO()
         figure.savefig(buffer, format="png")
         path = self.folder / "figures" / f"{name.replace('/', '_')}.png"
@@ -181,7 +180,11 @@ class Tracker:
             return
         from torch.utils.tensorboard.summary import hparams
 
-        flat = {name: value for name, value in _flatten(redact(plain(config))).items() if value is not None}
+        flat = {
+            name: value if isinstance(value, bool | int | float | str) else str(value)
+            for name, value in iterate_flattened(redact(plain(config)))
+            if value is not None
+        }
         numbers = _numbers(metrics)
         for summary in hparams(flat, numbers):  # not add_hparams: it opens a second run in a subfolder
             self._writer.file_writer.add_summary(summary)
@@ -210,14 +213,3 @@ def _numbers(values: dict) -> dict[str, float]:
         except (TypeError, ValueError, RuntimeError):
             raise TypeError(f"{name} is no single number but {type(value).__name__}") from None
     return numbers
-
-
-def _flatten(config: dict, prefix: str = "") -> dict:
-    """{"a": {"b": 1}, "c": [2, 3]} -> {"a.b": 1, "c": "[2, 3]"}."""
-    flat = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
-    return flat
