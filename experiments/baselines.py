@@ -24,16 +24,10 @@ from experiments.ingredients.kmeans import kmeans
 from experiments.ingredients.metrics import winners
 from experiments.ingredients.plain_som import minisom
 from experiments.ingredients.record import Provenance, finish
-from experiments.ingredients.series import Series, evaluated_series, series
+from experiments.ingredients.series import evaluated_series, series
 from experiments.ingredients.tracking import Tracker, tracking
 from experiments.ingredients.training import Progress
-from experiments.ingredients.transitions import (
-    SeriesOnMap,
-    Transitions,
-    counted_transitions,
-    draw_transitions,
-    series_metrics,
-)
+from experiments.ingredients.transitions import evaluate_series
 from experiments.launch import launch
 from experiments.registration import register
 from models.grid import Grid
@@ -95,16 +89,6 @@ def final_metrics(centroids: Tensor, split: Split, grid: Grid, has_map: bool) ->
     }
 
 
-def evaluate_series(
-    tracker: Tracker, centroids: Tensor, parts: dict[str, Series], shape: torch.Size, grid: Grid, has_map: bool
-) -> dict[str, float]:
-    """Metrics of the sequences of `validation` and `test`, step by step, and pictures of the transitions."""
-    seen = {name: SeriesOnMap.nearest(part, part.frames().inputs.flatten(1), centroids) for name, part in parts.items()}
-    tables = Transitions(learned=None, counted=counted_transitions(seen["train"].moves(), grid.size))
-    draw_transitions(tracker, seen["validation"].units, tables, grid, centroids.view(-1, *shape), step=1)
-    return series_metrics(seen, tables, lambda frames, _: final_metrics(centroids, frames, grid, has_map))
-
-
 @ex.main
 def main(_run, _config, seed, model, series) -> dict[str, float | None]:
     provenance = Provenance.of(_run)
@@ -122,8 +106,17 @@ def main(_run, _config, seed, model, series) -> dict[str, float | None]:
         centroids = torch.from_numpy(np.asarray(found, np.float32))
         metrics = by_part(dataset.held_out, lambda split: final_metrics(centroids, split, grid, has_map))
         if held_out:
-            shape = dataset.train.inputs.shape[1:]
-            metrics |= evaluate_series(tracker, centroids, held_out, shape, grid, has_map)
+            metrics |= evaluate_series(
+                tracker,
+                held_out,
+                encode=lambda frames: frames.flatten(1),
+                centroids=centroids,
+                grid=grid,
+                learned=None,
+                decoded=centroids.view(-1, *dataset.train.inputs.shape[1:]),
+                metrics_of=lambda frames, _: final_metrics(centroids, frames, grid, has_map),
+                step=1,
+            )
         tracker.scalars(metrics, 1)
         shown = dataset.validation.inputs[:SHOWN_RECONSTRUCTIONS]
         draw_map(

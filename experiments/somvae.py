@@ -29,16 +29,10 @@ from experiments.ingredients.evaluation import (
 )
 from experiments.ingredients.record import Provenance, finish
 from experiments.ingredients.samples import Samples
-from experiments.ingredients.series import Series, evaluated_series, sequences, series
+from experiments.ingredients.series import evaluated_series, sequences, series
 from experiments.ingredients.tracking import Tracker, tracking
 from experiments.ingredients.training import Phase, Trainer, Update, training_ingredient
-from experiments.ingredients.transitions import (
-    SeriesOnMap,
-    Transitions,
-    counted_transitions,
-    draw_transitions,
-    series_metrics,
-)
+from experiments.ingredients.transitions import evaluate_series
 from experiments.launch import launch
 from experiments.registration import register
 from models.grid import Grid
@@ -127,10 +121,14 @@ def latents_of(somvae: SOMVAE, inputs: Tensor) -> Tensor:
     return in_chunks(somvae, somvae.encode, inputs, CHUNK)
 
 
+def prototypes(somvae: SOMVAE) -> Tensor:
+    """The centroids as images, `[K, C, H, W]`."""
+    return in_chunks(somvae, somvae.decode, somvae.centroids.detach())
+
+
 def reconstructed(somvae: SOMVAE, latents: Tensor) -> Tensor:
-    """Images `[N, C, H, W]` as the map sees them: the centroid nearest to each latent `[N, D]`, decoded once."""
-    decoded = in_chunks(somvae, somvae.decode, somvae.centroids.detach())
-    return decoded[somvae.distances(latents).argmin(dim=1)]
+    """Images `[N, C, H, W]` as the map sees them: the prototype nearest to each latent `[N, D]`."""
+    return prototypes(somvae)[somvae.distances(latents).argmin(dim=1)]
 
 
 def clustering(somvae: SOMVAE, split: Split) -> dict[str, float]:
@@ -146,18 +144,6 @@ def split_metrics(somvae: SOMVAE, split: Split, latents: Tensor) -> dict[str, fl
     return metrics | {"reconstruction_error": errors.mean().item()}
 
 
-def evaluate_series(tracker: Tracker, somvae: SOMVAE, parts: dict[str, Series], step: int) -> dict[str, float]:
-    """Metrics of the sequences of `validation` and `test`, step by step, and pictures of the map in time."""
-    seen = {
-        name: SeriesOnMap.nearest(part, latents_of(somvae, part.frames().inputs), somvae.centroids)
-        for name, part in parts.items()
-    }
-    tables = Transitions(somvae.learned_transitions(), counted_transitions(seen["train"].moves(), somvae.grid.size))
-    decoded = in_chunks(somvae, somvae.decode, somvae.centroids.detach())
-    draw_transitions(tracker, seen["validation"].units, tables, somvae.grid, decoded, step)
-    return series_metrics(seen, tables, lambda frames, latents: split_metrics(somvae, frames, latents))
-
-
 def draw(tracker: Tracker, somvae: SOMVAE, split: Split, latents: Tensor, classes: tuple[str, ...], step: int) -> None:
     """Pictures of the map over a split and its latents."""
     draw_map(
@@ -167,7 +153,7 @@ def draw(tracker: Tracker, somvae: SOMVAE, split: Split, latents: Tensor, classe
         somvae.grid,
         latents=latents,
         centroids=somvae.centroids,
-        decoded_centroids=in_chunks(somvae, somvae.decode, somvae.centroids.detach()),
+        decoded_centroids=prototypes(somvae),
         reconstructed=reconstructed(somvae, latents[:SHOWN_RECONSTRUCTIONS]),
         step=step,
     )
@@ -196,7 +182,17 @@ def main(_run, _config, seed, model, training) -> dict[str, float | None]:
         step = sum(phase.epochs for phase in stages)
         draw(tracker, somvae, *seen["validation"], dataset.classes, step)
         if held_out:
-            metrics |= evaluate_series(tracker, somvae, held_out, step)
+            metrics |= evaluate_series(
+                tracker,
+                held_out,
+                encode=lambda frames: latents_of(somvae, frames),
+                centroids=somvae.centroids,
+                grid=somvae.grid,
+                learned=somvae.learned_transitions(),
+                decoded=prototypes(somvae),
+                metrics_of=lambda frames, latents: split_metrics(somvae, frames, latents),
+                step=step,
+            )
         tracker.scalars(metrics, step)
         return finish(tracker, ex.path, _config, metrics, progress, provenance, device, dataset.samples)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from experiments.ingredients.compute import seeded
 from experiments.ingredients.data import Split
-from experiments.ingredients.evaluation import with_prefix
+from experiments.ingredients.evaluation import by_part
 from experiments.ingredients.figures_series import film_strips, paths_on_map, transition_graph
 from experiments.ingredients.metrics import winners
 from experiments.ingredients.series import Series
@@ -78,18 +78,6 @@ def sampled_path(table: Tensor, start: int, length: int) -> list[int]:
     return path
 
 
-def series_metrics(
-    parts: dict[str, SeriesOnMap], tables: Transitions, metrics_of: Callable[[Split, Tensor], dict[str, float]]
-) -> dict[str, float]:
-    """`<split>_series/…` of `validation` and `test`: `metrics_of` the steps and their latents, and of the moves."""
-    metrics: dict[str, float] = {}
-    for name in ("validation", "test"):
-        part = parts[name]
-        found = metrics_of(part.series.frames(), part.latents) | transition_metrics(tables, part.moves())
-        metrics |= with_prefix(f"{name}_series", found)
-    return metrics
-
-
 def draw_transitions(
     tracker: Tracker, paths: Tensor, tables: Transitions, grid: Grid, decoded: Tensor | None, step: int
 ) -> None:
@@ -108,3 +96,34 @@ def draw_transitions(
         note = f"each line: decoded units that follow one another as the {kind} table draws them"
         pictures = decoded.cpu()[torch.tensor(drawn)].numpy()
         tracker.figure("sampled_paths", film_strips(pictures, "Sampled paths", note), step)
+
+
+def evaluate_series(
+    tracker: Tracker,
+    parts: dict[str, Series],
+    *,
+    encode: Callable[[Tensor], Tensor],
+    centroids: Tensor,
+    grid: Grid,
+    learned: Tensor | None,
+    decoded: Tensor,
+    metrics_of: Callable[[Split, Tensor], dict[str, float]],
+    step: int,
+) -> dict[str, float]:
+    """Metrics of the sequences of `validation` and `test`, step by step, and pictures of the map in time.
+
+    Args:
+        parts: the splits, `train` among them, whose moves are counted.
+        encode: from frames `[n, C, H, W]` to latents `[n, D]`.
+        centroids: `[K, D]`.
+        learned: table of transitions `[K, K]`, where there is one.
+        decoded: the units as pictures, `[K, C, H, W]`.
+        metrics_of: frames and their latents.
+    """
+    seen = {name: SeriesOnMap.nearest(part, encode(part.frames().inputs), centroids) for name, part in parts.items()}
+    tables = Transitions(learned, counted_transitions(seen["train"].moves(), grid.size))
+    draw_transitions(tracker, seen["validation"].units, tables, grid, decoded, step)
+    return by_part(
+        {f"{name}_series": seen[name] for name in ("validation", "test")},
+        lambda part: metrics_of(part.series.frames(), part.latents) | transition_metrics(tables, part.moves()),
+    )
