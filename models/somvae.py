@@ -179,7 +179,7 @@ class SOMVAE(nn.Module):
     def transition_loss(self, inputs: Tensor, starts: Tensor | None = None) -> dict[str, Tensor]:
         """The transitions of sequences alone, as in `joint_loss`: the networks and the centroids stay."""
         with torch.no_grad():
-            winners = self.distances(self.encode(inputs)).argmin(dim=1)
+            winners = self.winners(inputs)
         return {"loss": self.weights.gamma * self.transition_nll(winners, predecessors(winners, starts))}
 
     def transition_nll(self, winners: Tensor, before: Tensor) -> Tensor:

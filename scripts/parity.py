@@ -37,7 +37,40 @@ RECORD = PROJECT / "results" / "parity_golden.json"
 IMAGE_SHAPE = (28, 28, 1)
 
 
-class DPSOMPort(Port):
+class ProbabilisticPort(Port):
+    """What DPSOM and T-DPSOM have in common; `rows` are the samples as the encoder takes them."""
+
+    rows: Tensor
+
+    def forward(self, noise: Tensor) -> dict[str, Tensor]:
+        model, posterior = self.model, self.model.posterior
+        parameters = model.encoder(self.rows)
+        latents, kl = model.encode(self.rows, noise)
+        soft, target = self.assign(noise)
+        winners = self.winners(noise)
+        return {
+            "loc": posterior.mean(parameters),
+            "scale_diag": posterior.scale_diagonal(parameters),
+            "z": latents,
+            "d": model.distances(latents),
+            "q": soft,
+            "p": target,
+            "k": winners,
+            "nb": torch.cat([winners[:, None], model.neighbours[winners]], dim=1),
+            "kl_i": kl,
+        }
+
+    def winners(self, noise: Tensor) -> Tensor:
+        latents, _ = self.model.encode(self.rows, noise)
+        return self.model.distances(latents).argmin(dim=1)
+
+    def assign(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        latents, _ = self.model.encode(self.rows, noise)
+        soft = self.model.assign(latents)
+        return soft, assignment.target_distribution(soft)
+
+
+class DPSOMPort(ProbabilisticPort):
     """DPSOM as its original code computes it, dense or convolutional as the file says."""
 
     def __init__(self, golden: Golden) -> None:
@@ -68,31 +101,19 @@ class DPSOMPort(Port):
         generator = np.random.RandomState(golden.meta["input_seed"])
         images = generator.rand(golden.batch_size, *IMAGE_SHAPE).astype(np.float32)
         golden.check_input(images)
-        self.inputs = torch.from_numpy(images).permute(0, 3, 1, 2)
+        self.inputs = self.rows = torch.from_numpy(images).permute(0, 3, 1, 2)
 
     def forward(self, noise: Tensor) -> dict[str, Tensor]:
         model, posterior = self.model, self.model.posterior
-        parameters = model.encoder(self.inputs)
-        latents, kl = model.encode(self.inputs, noise)
-        soft = model.assign(latents)
-        winners = self.winners(noise)
+        shared, parameters = super().forward(noise), model.encoder(self.inputs)
         likelihoods = [
             model.elbo_terms(image[None], latent[None], kl)["negative_log_likelihood"]
-            for image, latent in zip(self.inputs, latents, strict=True)
+            for image, latent, kl in zip(self.inputs, shared["z"], shared["kl_i"], strict=True)
         ]
-        return {
+        return shared | {
             "head_0": parameters[0, self.head_order],
-            "loc": posterior.mean(parameters),
-            "scale_diag": posterior.scale_diagonal(parameters),
             "scale_tril_0": posterior.scale_tril(parameters[:1])[0],
-            "z": latents,
-            "d": assignment.squared_distances(latents, model.centroids),
-            "q": soft,
-            "p": assignment.target_distribution(soft),
-            "k": winners,
-            "nb": torch.cat([winners[:, None], model.neighbours[winners]], dim=1),
-            "kl_i": kl,
-            "logits": model.decoder(latents).permute(0, 2, 3, 1).flatten(1),
+            "logits": model.decoder(shared["z"]).permute(0, 2, 3, 1).flatten(1),
             "log_lik_i": -torch.stack(likelihoods),
             "tril_index_map": self._cholesky_indices(),
         }
@@ -129,15 +150,6 @@ class DPSOMPort(Port):
         if phase == "a":
             return self.model.som_initialization_loss(self.inputs, noise)["loss"]
         return self.model.joint_loss(self.inputs, target, noise)["loss"]
-
-    def winners(self, noise: Tensor) -> Tensor:
-        latents, _ = self.model.encode(self.inputs, noise)
-        return assignment.squared_distances(latents, self.model.centroids).argmin(dim=1)
-
-    def assign(self, noise: Tensor) -> tuple[Tensor, Tensor]:
-        latents, _ = self.model.encode(self.inputs, noise)
-        soft = self.model.assign(latents)
-        return soft, assignment.target_distribution(soft)
 
 
 class SOMVAEPort(Port):
@@ -206,10 +218,10 @@ class SOMVAEPort(Port):
         return loss(self.inputs)["loss"]
 
     def winners(self, noise: None) -> Tensor:
-        return self.model.distances(self.model.encode(self.inputs)).argmin(dim=1)
+        return self.model.winners(self.inputs)
 
 
-class TDPSOMPort(Port):
+class TDPSOMPort(ProbabilisticPort):
     """T-DPSOM as its original code computes it; the file's rows are hours, series after series."""
 
     def __init__(self, golden: Golden) -> None:
@@ -247,29 +259,16 @@ class TDPSOMPort(Port):
         series = generator.standard_normal((*self.shape, hyper["input_channels"])).astype(np.float32)
         golden.check_input(series)
         self.inputs = torch.from_numpy(series)
+        self.rows = self.inputs.flatten(0, 1)
 
     def series(self, rows: Tensor) -> Tensor:
         return rows.unflatten(0, self.shape)
 
     def forward(self, noise: Tensor) -> dict[str, Tensor]:
-        model, posterior = self.model, self.model.posterior
-        hours = self.inputs.flatten(0, 1)
-        parameters = model.encoder(hours)
-        latents, kl = model.encode(hours, noise)
-        soft = model.assign(latents)
-        winners = self.winners(noise)
-        reconstruction, prediction = model.decode(latents), model.predict(self.series(latents))
-        return {
-            "loc": posterior.mean(parameters),
-            "scale_diag": posterior.scale_diagonal(parameters),
-            "z": latents,
-            "d": model.distances(latents),
-            "q": soft,
-            "p": assignment.target_distribution(soft),
-            "k": winners,
-            "nb": torch.cat([winners[:, None], model.neighbours[winners]], dim=1),
-            "kl_i": kl,
-            "log_lik_i": reconstruction.log_prob(hours),
+        shared = super().forward(noise)
+        reconstruction, prediction = self.model.decode(shared["z"]), self.model.predict(self.series(shared["z"]))
+        return shared | {
+            "log_lik_i": reconstruction.log_prob(self.rows),
             "dec_loc": reconstruction.mean,
             "dec_scale": reconstruction.stddev,
             "pred_loc": prediction.mean.flatten(0, 1),
@@ -310,15 +309,6 @@ class TDPSOMPort(Port):
             "pred": self.model.prediction_loss,
         }
         return losses[phase](self.inputs, noise=noise)["loss"]
-
-    def winners(self, noise: Tensor) -> Tensor:
-        latents, _ = self.model.encode(self.inputs.flatten(0, 1), noise)
-        return self.model.distances(latents).argmin(dim=1)
-
-    def assign(self, noise: Tensor) -> tuple[Tensor, Tensor]:
-        latents, _ = self.model.encode(self.inputs.flatten(0, 1), noise)
-        soft = self.model.assign(latents)
-        return soft, assignment.target_distribution(soft)
 
 
 @dataclass(frozen=True)
