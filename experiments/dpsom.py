@@ -19,6 +19,7 @@ from experiments.ingredients.evaluation import (
     SHOWN_RECONSTRUCTIONS,
     Collapse,
     by_part,
+    check_map_size,
     draw_map,
     evaluated_parts,
     evaluation,
@@ -170,6 +171,7 @@ def main(_run, _config, seed, model, training) -> dict[str, float | None]:
     device = prepare()
     torch.manual_seed(seed)
     dataset = load_dataset().to(device)
+    check_map_size(model["map_size"], len(dataset.train))
     dpsom = build(_config, dataset.samples).to(device)
     parts = evaluated_parts(dataset.held_out, training["batch_size"])
     assignment = model["assignment"]

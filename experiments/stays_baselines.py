@@ -254,10 +254,10 @@ def main(_run, _config, seed, model, training) -> dict[str, float | None]:
     splits = load_parts()
     train, samples = splits["train"], samples_of(splits)
     splits |= evaluated_parts(splits, training["batch_size"])
+    check_map_size(model["map_size"], int(train.mask.sum()))
     grid = Grid(*model["map_size"], torus=False)
     with Tracker(_run) as tracker:
         if model["name"] == "kmeans":
-            check_map_size(model["map_size"], int(train.mask.sum()))
             device, start = torch.device("cpu"), time.perf_counter()
             clusters = KMeansOfHours(train, grid.size, model["restarts"], seed)
             progress, parts = Progress(seconds={"fit": time.perf_counter() - start}), splits

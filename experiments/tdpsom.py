@@ -19,6 +19,7 @@ from experiments.ingredients.evaluation import (
     COLLAPSE_ADVICE,
     Collapse,
     by_part,
+    check_map_size,
     evaluated_parts,
     evaluation,
     in_chunks,
@@ -159,6 +160,7 @@ def main(_run, _config, seed, model, training) -> dict[str, float | None]:
     train, parts = splits["train"], evaluated_parts(splits, training["batch_size"])
     if model["normalization"] == "batch" and training["batch_size"] == train.lengths.min() == 1:
         raise UserError("training.batch_size=1 is too small for batch normalisation of stays of one hour: raise it")
+    check_map_size(model["map_size"], int(train.mask.sum()))
     samples = samples_of(splits)
     tdpsom = build(_config, samples).to(device)
     assignment = model["assignment"]

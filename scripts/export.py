@@ -355,8 +355,7 @@ def data_lines(name: str, samples: Samples) -> str:
     if samples.classes:
         lines.append(f"Classes, in the order of their numbers: {', '.join(samples.classes)}")
     if samples.channels:
-        named = ", ".join(f"{one.name} ({one.unit})" if one.unit else one.name for one in samples.channels)
-        lines.append(f"Channels, in this order: {named}")
+        lines.append(f"Channels, in this order: {', '.join(channel.label for channel in samples.channels)}")
         lines.append(
             "Values are (value - mean) / scale with `samples.channels` of config.json; gaps are filled as in training"
         )

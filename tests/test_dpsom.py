@@ -164,6 +164,7 @@ def test_the_curve_holds_the_epochs_and_splits_that_were_asked_for(tmp_path):
             "whole_batches=True leaves nothing",
         ),
         ("training.batch_size=1 model.normalization=batch", "training.batch_size=1 is too small for model.normal"),
+        ("model.map_size='[10, 11]'", "model.map_size=[10, 11] has more units than the 100 samples: lower it"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, settings, message):

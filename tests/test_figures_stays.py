@@ -18,7 +18,7 @@ from matplotlib.collections import LineCollection
 
 def line(hours=20, name="HR"):
     values = np.linspace(60, 90, hours)
-    return Line(name, "1/min", values, np.arange(hours) % 3 == 0)
+    return Line(f"{name} (1/min)", values, np.arange(hours) % 3 == 0)
 
 
 def test_risk_map_hatches_units_without_hours():

@@ -41,14 +41,9 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 class Line:
     """A variable over the hours of one stay: `values` [T], and in which hours it was `measured` [T]."""
 
-    name: str
-    unit: str
+    label: str
     values: np.ndarray
     measured: np.ndarray
-
-    @property
-    def label(self) -> str:
-        return f"{self.name} ({self.unit})" if self.unit else self.name
 
 
 @matplotlib.rc_context(STYLE)

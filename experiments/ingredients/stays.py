@@ -53,6 +53,10 @@ class Channel:
     mean: float
     scale: float
 
+    @property
+    def label(self) -> str:
+        return f"{self.name} ({self.unit})" if self.unit else self.name
+
 
 @dataclass(frozen=True)
 class Description:

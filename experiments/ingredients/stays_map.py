@@ -83,7 +83,7 @@ def planes(tdpsom: TDPSOM, stays: Stays):
     decoded = in_chunks(tdpsom, lambda chunk: tdpsom.decode(chunk).mean, tdpsom.centroids.detach()).cpu().numpy()
     channels = stays.description.channels
     scale, mean = (np.array([getattr(channel, key) for channel in channels]) for key in ("scale", "mean"))
-    labels = [f"{channel.name} ({channel.unit})" if channel.unit else channel.name for channel in channels]
+    labels = [channel.label for channel in channels]
     return figures_stays.component_planes((decoded * scale + mean).T, labels, decoded.std(axis=0), tdpsom.grid)
 
 
@@ -99,13 +99,8 @@ def clinical_lines(stays: Stays, stay: int, variables: list[int]) -> list[Line]:
     known = np.where(np.maximum.accumulate(observed, axis=0), inputs, np.nan)
     channels = stays.description.channels
     return [
-        Line(
-            channels[index].name,
-            channels[index].unit,
-            known[:, index] * channels[index].scale + channels[index].mean,
-            observed[:, index],
-        )
-        for index in variables
+        Line(channel.label, known[:, index] * channel.scale + channel.mean, observed[:, index])
+        for index, channel in ((index, channels[index]) for index in variables)
     ]
 
 
