@@ -142,6 +142,12 @@ def test_without_a_weight_nothing_is_forecast(in_process, tmp_path):
     assert not [name for name in finished.metrics if "forecast" in name]
 
 
+def test_a_map_larger_than_the_training_hours_is_refused(in_process, tmp_path):
+    finished = run(tmp_path, "fast model.map_size='[200, 200]'")
+    assert finished.status == 2, finished.errors
+    assert "model.map_size=[200, 200] has more units than the" in finished.errors.splitlines()[-1]
+
+
 def test_stays_of_one_hour_one_by_one_are_too_few_for_batch_statistics(in_process, tmp_path, monkeypatch):
     load = tdpsom.load_parts
 
