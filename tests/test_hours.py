@@ -73,6 +73,15 @@ def test_purity_of_death_and_units_equal_plain_loops():
     assert all_metrics(data, GRID.size)["purity_death"] == pytest.approx(most / (~np.isnan(death)).sum())
 
 
+def test_units_whose_stays_all_survived_have_no_interval():
+    data = hours()
+    data.outcomes["death"][np.unique(data.stays[data.units == 2])] = 0
+    spared, other = unit_table(data, GRID)[2:4]
+    assert spared["death"] == 0 < other["death_low"]
+    assert np.isnan([spared["death_low"], spared["death_high"]]).all()
+    assert spared["score_1_low"] < spared["score_1_high"]
+
+
 def test_movement_ends_with_the_stay():
     data = Hours(np.array([0, 0, 1, 11, 5]), np.array([0, 0, 0, 1, 1]), {}, {})
     steps = GRID.distances()[11, 5].item()

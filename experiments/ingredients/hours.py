@@ -143,8 +143,8 @@ def deaths(hours: Hours, number_of_units: int) -> tuple[sparse.csr_array, sparse
 def unit_table(hours: Hours, grid: Grid) -> list[dict[str, float | int]]:
     """For each unit: row, column, hours, stays, mean of the first label and share of hours before a death, intervals.
 
-    The keys `<name>`, `<name>_low` and `<name>_high` are NaN for units that win no hour, the bounds also where all
-    draws agree: who visits a unit is then too few or too much alike for a bootstrap to say how sure the value is.
+    The keys `<name>`, `<name>_low` and `<name>_high` are NaN for units that win no hour, the bounds also where
+    they agree: who visits a unit is then too few or too much alike for a bootstrap to say how sure the value is.
     """
     every = count_by_stay(hours, hours.units, grid.size, np.ones(len(hours.units), bool))
     rows: list[dict[str, float | int]] = [
