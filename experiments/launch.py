@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from experiments.configuration import closest, config_path, default_config, read_settings
 from experiments.errors import UserError, check_copy
-from experiments.ingredients.observers import check_observers, read_mapping, redact, shown
+from experiments.ingredients.observers import CHECKPOINT, check_observers, read_mapping, redact, shown
 
 from docopt import DocoptExit, docopt
 from sacred import Experiment
@@ -42,7 +42,6 @@ OPTIONS = {  # what Sacred takes on trust, in words and as a pattern
 }
 NO_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory", re.IGNORECASE)  # PyTorch's words
 NO_COMPILER = re.compile(r"No working C\+\+ compiler|Failed to find C compiler")  # also PyTorch's, and Triton's
-CHECKPOINT = "checkpoint.pt"  # experiments.ingredients.checkpoint.FILE_NAME, without importing torch
 
 
 def launch(experiment: Experiment, argv: Sequence[str] | None = None, in_processes: bool = False) -> NoReturn:

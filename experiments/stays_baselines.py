@@ -6,7 +6,6 @@
 They share stays, splits, metrics and records with T-DPSOM. DPSOM without time is a configuration of T-DPSOM.
 
 Source of SOM-VAE: Fortuin et al., "SOM-VAE: Interpretable Discrete Representation Learning on Time Series", ICLR 2019.
-Its decoder ends in a sigmoid, so it sees every channel scaled to [0, 1] between the extremes of the training hours.
 """
 
 import time
@@ -47,9 +46,10 @@ from experiments.ingredients.transitions import (
 )
 from experiments.launch import launch
 from experiments.registration import register
-from models.assignment import squared_distances, winners_of_series
+from models.assignment import squared_distances
 from models.grid import Grid
-from models.somvae import SOMVAE, LossWeights
+from models.somvae import LossWeights
+from models.somvae_hours import SOMVAEOfHours
 
 import numpy as np
 import torch
@@ -120,68 +120,6 @@ class KMeansOfHours(nn.Module):
         return None
 
 
-class SOMVAEOfHours(nn.Module):
-    """SOM-VAE whose samples are hours of C channels, scaled to [0, 1]; padded series reach it as rows."""
-
-    def __init__(self, channels: int, grid: Grid, latent_dim: int, loss: Mapping[str, float]) -> None:
-        super().__init__()
-        self.register_buffer("low", torch.zeros(channels))
-        self.register_buffer("width", torch.ones(channels))
-        weights = LossWeights(**loss, gamma_twice=False)
-        shape = (channels, 1, 1)
-        self.somvae = SOMVAE(shape, grid, latent_dim=latent_dim, network="dense", gradients="full", weights=weights)
-
-    def set_scale(self, train: Stays) -> "SOMVAEOfHours":
-        """Scale by the extremes of the training hours from now on."""
-        hours = train.inputs[train.mask]
-        low, high = hours.min(dim=0).values, hours.max(dim=0).values
-        self.low.copy_(low)
-        self.width.copy_(torch.where(high > low, high - low, 1.0))
-        return self
-
-    @property
-    def centroids(self) -> Tensor:
-        return self.somvae.centroids
-
-    def scaled(self, hours: Tensor) -> Tensor:
-        """Hours `[n, C]` as the images `[n, C, 1, 1]` that SOM-VAE takes."""
-        return ((hours - self.low) / self.width).clamp(0, 1)[..., None, None]
-
-    def latents(self, hours: Tensor) -> Tensor:
-        """Latents `[n, D]` of hours `[n, C]`."""
-        return self.somvae.encode(self.scaled(hours))
-
-    def winners(self, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Index `[B, T]` of the unit nearest to the latent of every hour of series `[B, T, C]`.
-
-        It is -1 behind the end of a series of fewer hours, `lengths` `[B]`.
-        """
-        return winners_of_series(lambda hours: self.somvae.winners(self.scaled(hours)), inputs, lengths)
-
-    def reconstruct(self, hours: Tensor) -> Tensor:
-        """Hours `[n, C]` as the map sees them, in their own scale."""
-        decoded = self.somvae.decode(self.somvae.quantize(self.latents(hours)))
-        return decoded.flatten(1) * self.width + self.low
-
-    def transitions(self) -> Tensor | None:
-        """The learned table `[K, K]`; None where nothing trained it."""
-        return self.somvae.learned_transitions()
-
-    def rows(self, inputs: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        """Of series `[B, T, C]` the hours that count, one behind the other, and where each stay starts."""
-        first = torch.zeros_like(mask)
-        first[:, 0] = True
-        return {"inputs": self.scaled(inputs[mask]), "starts": first[mask]}
-
-    def phase(self, train: Stays, training: dict[str, Any]) -> Phase:
-        updates = [Update(self.somvae.joint_loss, (training["learning_rate"],))]
-        if self.somvae.weights.gamma > 0:
-            updates.append(Update(self.somvae.transition_loss, (training["transition_learning_rate"],)))
-        mask = train.mask
-        epochs, alike = training["joint_epochs"], bool(mask.all())
-        return Phase("joint", epochs, tuple(updates), lambda: {"mask": mask}, self.rows, same_shapes=alike)
-
-
 def build(config: Mapping[str, Any], samples: Samples) -> SOMVAEOfHours:
     """SOM-VAE of a configuration for series; its scale is that of no data yet.
 
@@ -192,7 +130,16 @@ def build(config: Mapping[str, Any], samples: Samples) -> SOMVAEOfHours:
     if model["name"] == "kmeans":
         raise UserError("k-means leaves no model to take up: only runs with model.name=somvae do")
     grid = Grid(*model["map_size"], torus=False)
-    return SOMVAEOfHours(samples.shape[-1], grid, model["latent_dim"], config["loss"])
+    return SOMVAEOfHours(samples.shape[-1], grid, model["latent_dim"], LossWeights(**config["loss"]))
+
+
+def joint_phase(model: SOMVAEOfHours, mask: Tensor, training: dict[str, Any]) -> Phase:
+    """Its one phase; `mask` `[N, T]` says which hours of the training stays count."""
+    updates = [Update(model.somvae.joint_loss, (training["learning_rate"],))]
+    if model.somvae.weights.gamma > 0:
+        updates.append(Update(model.somvae.transition_loss, (training["transition_learning_rate"],)))
+    epochs, alike = training["joint_epochs"], bool(mask.all())
+    return Phase("joint", epochs, tuple(updates), lambda: {"mask": mask}, model.rows, same_shapes=alike)
 
 
 Model = KMeansOfHours | SOMVAEOfHours
@@ -262,9 +209,9 @@ def main(_run, _config, seed, model, training) -> dict[str, float | None]:
             clusters = KMeansOfHours(train, grid.size, model["restarts"], seed)
             progress, parts = Progress(seconds={"fit": time.perf_counter() - start}), splits
         else:
-            clusters = build(_config, samples).set_scale(train).to(device)
+            clusters = build(_config, samples).set_scale(train.inputs[train.mask]).to(device)
             parts = {name: part.to(device) for name, part in splits.items()}
-            stages = [clusters.phase(parts["train"], training)]
+            stages = [joint_phase(clusters, parts["train"].mask, training)]
             evaluated = {name: parts[name] for name in ("validation", "test")}
             train_inputs = parts["train"].inputs
             collapse = Collapse(grid, "lower training.learning_rate", only_at_the_end=True)

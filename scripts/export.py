@@ -15,6 +15,7 @@ import importlib
 import inspect
 import json
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -25,7 +26,7 @@ from typing import Any, NamedTuple
 from experiments import PROJECT
 from experiments.errors import UserError, reported
 from experiments.ingredients import checkpoint
-from experiments.ingredients.observers import for_record
+from experiments.ingredients.observers import CHECKPOINT, for_record
 from experiments.ingredients.record import FILE_NAME as RECORD
 from experiments.ingredients.record import rows_by_split, short_curve
 from experiments.ingredients.samples import Samples, read_samples
@@ -131,7 +132,7 @@ def trained(run: Path) -> tuple[nn.Module, dict[str, Any], Samples]:
     record = finished_record(run)
     samples, config = read_samples(run), read_json(run / "config.json")
     model = build_model(record["experiment"], config, samples)
-    path = run / checkpoint.FILE_NAME
+    path = run / CHECKPOINT
     if not path.exists():
         raise UserError(f"{run} has no {path.name}, so its trained model is lost: run it again")
     state = checkpoint.load(path, checkpoint.fingerprint(config))
@@ -182,8 +183,8 @@ def export(run: Path, folder: Path) -> None:
             partial = Path(partial, "model")
             partial.mkdir()
             save_model(model, str(partial / WEIGHTS))
-            (partial / WEIGHTS).chmod(0o644)  # safetensors makes it private
             (partial / CONFIG).write_text(json.dumps(content, indent=1) + "\n")
+            shutil.copymode(partial / CONFIG, partial / WEIGHTS)  # safetensors makes it private
             for method, name in PROGRAMS.items():
                 if hasattr(model, method):
                     export_program(model, method, inputs, partial / name)

@@ -16,7 +16,7 @@ from typing import IO
 
 from experiments import PROJECT
 from experiments.errors import UserError
-from experiments.ingredients.observers import read_mapping
+from experiments.ingredients.observers import CHECKPOINT, read_mapping
 from scripts.records import differing_keys
 from scripts.rendering.results import Runs
 
@@ -98,11 +98,11 @@ def look_up(job: Job, setting: Setting) -> None:
         unfinished = status in ("RUNNING", "INTERRUPTED") or (
             status == "FAILED" and not (folder / "failed.pt").exists()
         )
-        if unfinished and ours and (folder / "checkpoint.pt").exists():
+        if unfinished and ours and (folder / CHECKPOINT).exists():
             interrupted.append(folder)
     if job.action == "start" and interrupted:
         job.action = "resume"
-        job.folder = max(interrupted, key=lambda folder: (folder / "checkpoint.pt").stat().st_mtime)
+        job.folder = max(interrupted, key=lambda folder: (folder / CHECKPOINT).stat().st_mtime)
 
 
 def settle(job: Job, setting: Setting) -> None:

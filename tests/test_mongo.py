@@ -253,9 +253,8 @@ def test_server_down_at_start_and_for_good(tmp_path, mongod, capfd, caplog, monk
 
     mongod.start()
     monkeypatch.setenv("SACRED_MONGO_URL", mongod.url())
-    monkeypatch.setattr(sys, "argv", ["mongo", str(folder)])
     for _ in range(2):  # a second time changes nothing
-        mongo_module.main()
+        assert mongo_module.main([str(folder)]) == 0
         assert_database_is_whole(mongod.url(), [2.0, 1.0])
     assert capfd.readouterr().out == f"{folder}: run 1\n" * 2
 
@@ -428,18 +427,22 @@ def test_srv_url_that_cannot_be_resolved_does_not_cost_the_run(tmp_path, capfd):
     assert "pAssw0rd" not in line
 
 
-def test_copying_by_hand_tells_what_is_wrong(tmp_path, mongod, monkeypatch):
+def test_copying_by_hand_tells_what_is_wrong(tmp_path, mongod, monkeypatch, capsys):
+    def error_about(folder: Path) -> str:
+        capsys.readouterr()
+        assert mongo_module.main([str(folder)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        return line
+
+    monkeypatch.delenv("SACRED_MONGO_URL", raising=False)
+    assert error_about(tmp_path).startswith("error: SACRED_MONGO_URL is not set")
     monkeypatch.setenv("SACRED_MONGO_URL", mongod.url())
-    monkeypatch.setattr(sys, "argv", ["mongo", str(tmp_path)])
-    with pytest.raises(SystemExit, match="is no run folder"):
-        mongo_module.main()
+    assert "is no run folder" in error_about(tmp_path)
     run = run_experiment(tmp_path, "", lambda tracker: None)
-    monkeypatch.setattr(sys, "argv", ["mongo", str(tmp_path / "dummy" / run._id)])
-    with pytest.raises(SystemExit, match="the server does not answer"):
-        mongo_module.main()
-    (tmp_path / "dummy" / run._id / "run.json").write_text("{")
-    with pytest.raises(SystemExit, match=r"is damaged \(JSONDecodeError"):
-        mongo_module.main()
+    folder = tmp_path / "dummy" / run._id
+    assert "the server does not answer" in error_about(folder)
+    (folder / "run.json").write_text("{")
+    assert "is damaged (JSONDecodeError" in error_about(folder)
 
 
 def test_no_server_means_a_failure_under_ci(monkeypatch, tmp_path):

@@ -8,7 +8,7 @@ import time
 
 from experiments import dpsom
 from experiments.errors import UserError
-from experiments.ingredients import checkpoint, processes
+from experiments.ingredients import processes
 from models.tpae import encoder_of
 
 import pytest
@@ -25,7 +25,7 @@ def command(arguments, launcher):
 
 
 def weights(folder):
-    return torch.load(folder / checkpoint.FILE_NAME, weights_only=True)["model"]
+    return torch.load(folder / "checkpoint.pt", weights_only=True)["model"]
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def interrupted(runs):
         command(f"{EVERYTHING} tracking.runs_dir={runs}", TORCHRUN), stderr=subprocess.PIPE, text=True
     )
     with started:
-        while not (folder / checkpoint.FILE_NAME).exists():
+        while not (folder / "checkpoint.pt").exists():
             assert started.poll() is None, started.stderr.read()
             time.sleep(0.05)
         started.send_signal(signal.SIGTERM)

@@ -50,7 +50,9 @@ def test_what_is_written_is_read(tmp_path):
         torch.testing.assert_close(getattr(read, name), getattr(made, name), equal_nan=True)
     torch.testing.assert_close(read.labels["score_24"], made.labels["score_24"])
     torch.testing.assert_close(read.outcomes["death"], made.outcomes["death"], equal_nan=True)
-    assert {path.name for path in (tmp_path / "new").iterdir()} == {TENSORS, DESCRIPTION}
+    files = list((tmp_path / "new").iterdir())
+    assert {path.name for path in files} == {TENSORS, DESCRIPTION}
+    assert len({path.stat().st_mode for path in files}) == 1
 
 
 def test_mask_and_parts():

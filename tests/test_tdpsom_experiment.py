@@ -18,6 +18,8 @@ from experiments.ingredients.stays_map import clinical_lines, draw_stays
 from experiments.ingredients.trajectories import TRAJECTORIES
 from models.assignment import student_t_assignment, student_t_kernel
 from models.grid import Grid
+from models.somvae import LossWeights as SOMVAEWeights
+from models.somvae_hours import SOMVAEOfHours
 from models.tdpsom import TDPSOM, LossWeights
 from scripts.plan import resolve_config
 
@@ -206,13 +208,13 @@ def test_baselines(in_process, tmp_path, name):
 
 def test_somvae_sees_padded_stays_one_behind_the_other():
     data = stays()
-    weights = dict(alpha=1.0, beta=0.9, gamma=1.8, tau=1.4)
-    made = stays_baselines.SOMVAEOfHours(CHANNELS, Grid(2, 2, False), 3, weights).set_scale(data)
+    hours = data.inputs[data.mask]
+    weights = SOMVAEWeights(alpha=1.0, beta=0.9, gamma=1.8, tau=1.4)
+    made = SOMVAEOfHours(CHANNELS, Grid(2, 2, False), 3, weights).set_scale(hours)
     batch = made.rows(data.inputs, data.mask)
     lengths = data.lengths.tolist()
     assert batch["starts"].nonzero().flatten().tolist() == (np.cumsum(lengths) - lengths).tolist()
     assert batch["inputs"].shape == (sum(lengths), CHANNELS, 1, 1)
-    hours = data.inputs[data.mask]
     low, high = hours.min(dim=0).values, hours.max(dim=0).values
     torch.testing.assert_close(batch["inputs"][..., 0, 0], (hours - low) / (high - low))
 

@@ -195,7 +195,7 @@ def test_a_run_does_not_continue_on_other_data(trainer, tmp_path):
 def test_a_run_does_not_continue_on_another_kind_of_device(trainer, tmp_path):
     phases = [Spy().phase("one", 1)]
     trainer(phases).save()
-    path = tmp_path / checkpoint.FILE_NAME
+    path = tmp_path / "checkpoint.pt"
     torch.save(torch.load(path) | {"cuda_rng": torch.get_rng_state()}, path)
     with pytest.raises(
         UserError, match=r"checkpoint.pt was trained on a GPU and this is the CPU: resume where it began"

@@ -13,8 +13,6 @@ from experiments.errors import UserError
 
 import torch
 
-FILE_NAME = "checkpoint.pt"
-
 
 def fingerprint(config: Mapping[str, Any]) -> str:
     """Hash of everything in a configuration that can change a result: all but `tracking`, threads and `resume`."""

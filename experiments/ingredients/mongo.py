@@ -10,6 +10,7 @@ dropped for good when it fails later; `QueuedMongoObserver` does the first too a
 the end.
 """
 
+import argparse
 import hashlib
 import json
 import mimetypes
@@ -21,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
-from experiments.errors import UserError
+from experiments.errors import UserError, reported
 from experiments.ingredients.observers import RunFolderObserver, redact, shown
 
 import gridfs
@@ -266,26 +267,32 @@ class RunFolderMongoObserver(RunObserver):
         )
 
 
-def main() -> None:
-    """Copy run folders to the database that SACRED_MONGO_URL names; one that is there already is brought up to date."""
+@reported
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {MODULE}",
+        description="Copies run folders to the database that SACRED_MONGO_URL names, or brings them up to date there.",
+    )
+    parser.add_argument("runs", nargs="+", type=Path, help="run folders")
+    options = parser.parse_args(arguments)
     url = os.environ.get("SACRED_MONGO_URL")
-    if not url or len(sys.argv) < 2:
-        sys.exit(f"usage: SACRED_MONGO_URL=mongodb://user:password@host/database python -m {MODULE} RUN_FOLDER...")
-    for folder in map(Path, sys.argv[1:]):
+    if not url:
+        raise UserError("SACRED_MONGO_URL is not set: give it mongodb://user:password@host:port/database")
+    for folder in options.runs:
         if not os.path.isfile(folder / "run.json"):
-            sys.exit(f"error: {folder} is no run folder: it holds no run.json")
+            raise UserError(f"{folder} is no run folder: it holds no run.json")
         try:
             copy = MongoCopy(url, folder.resolve())
             copy.update()
-        except UserError as error:
-            sys.exit(f"error: {error}")
         except PyMongoError as error:
-            sys.exit(f"error: MongoDB: {describe(error)}; {folder} was not copied")
+            raise UserError(f"MongoDB: {describe(error)}; {folder} was not copied") from error
         except (OSError, ValueError, KeyError) as error:
-            sys.exit(f"error: {folder} is damaged ({type(error).__name__}: {error}) and was not copied")
+            reason = f"{type(error).__name__}: {error}"
+            raise UserError(f"{folder} is damaged ({reason}) and was not copied") from error
         print(f"{folder}: run {copy.id}")
         copy.close()
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

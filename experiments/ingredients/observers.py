@@ -25,6 +25,7 @@ _CREDENTIALS = re.compile(
 _SECRET_OPTIONS = re.compile(r"((?:tlsCertificateKeyFilePassword|authMechanismProperties)=)[^&\s'\"]+", re.IGNORECASE)
 _MONGO_URL = re.compile(r"(mongodb(?:\+srv)?://)[^\s'\"]+", re.IGNORECASE)
 
+CHECKPOINT = "checkpoint.pt"
 OUTPUT_HEAD, OUTPUT_TAIL = 200_000, 800_000  # characters kept of the captured output; a Mongo document holds 16 MB
 _OUTPUT_GAP = "\n[… the middle of a very long output is left out …]\n"
 _LARGEST_ARRAY = 10_000  # elements

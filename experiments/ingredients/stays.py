@@ -16,6 +16,7 @@ and `stays.json`, a `Description`. A value in clinical units is `inputs * scale 
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
@@ -159,6 +160,8 @@ def write_stays(folder: Path, stays: Stays) -> Stays:
         with tempfile.TemporaryDirectory(dir=folder, prefix=".stays-") as scratch:
             path = Path(scratch, TENSORS)
             save_file({name: tensor.contiguous() for name, tensor in _tensors(stays).items()}, path)
+            Path(scratch, "any").touch()
+            shutil.copymode(Path(scratch, "any"), path)  # safetensors makes it private
             description = replace(stays.description, checksum=_sha256(path))
             os.replace(path, folder / TENSORS)
         write_atomically(folder / DESCRIPTION, (json.dumps(asdict(description), indent=1) + "\n").encode())

@@ -17,7 +17,7 @@ from experiments.configuration import at_least, between, positive
 from experiments.errors import UserError
 from experiments.ingredients import checkpoint
 from experiments.ingredients.compute import autocast, compiled, compute, recorded
-from experiments.ingredients.observers import shown
+from experiments.ingredients.observers import CHECKPOINT, shown
 from experiments.ingredients.optimization import MomentumSGD, PhasedAdam, staircase_decay
 from experiments.ingredients.processes import NUMBER, Parallel
 from experiments.ingredients.tracking import Tracker
@@ -161,7 +161,7 @@ class Trainer:
         self.fingerprint = checkpoint.fingerprint(config)
         self.data_checksum = data_checksum
         if config["resume"]:
-            self._restore(Path(config["resume"]) / checkpoint.FILE_NAME)
+            self._restore(Path(config["resume"]) / CHECKPOINT)
 
     def run(self) -> Progress:
         """Train until the last phase ends; return the history and the seconds by phase.
@@ -320,7 +320,7 @@ class Trainer:
     def _add_seconds(self, name: str, seconds: float) -> None:
         self.progress.seconds[name] = self.progress.seconds.get(name, 0.0) + seconds
 
-    def save(self, name: str = checkpoint.FILE_NAME) -> None:
+    def save(self, name: str = CHECKPOINT) -> None:
         """Write a checkpoint into the run folder."""
         state = {
             "fingerprint": self.fingerprint,
