@@ -141,7 +141,7 @@ def clustering(dpsom: DPSOM, split: Split, assignment: str) -> dict[str, float]:
 
 def final_metrics(dpsom: DPSOM, split: Split, latents: Tensor) -> dict[str, float]:
     """All metrics of a split and its latents: clustering, topology, reconstruction."""
-    errors = in_chunks(dpsom, lambda chunk: squared_error(chunk, dpsom.decode(dpsom.mean(chunk))), split.inputs)
+    errors = in_chunks(dpsom, lambda chunk: squared_error(chunk, dpsom.reconstruct(chunk)), split.inputs)
     metrics = map_metrics(latents, split.labels, dpsom.centroids, dpsom.grid, topology=True)
     return metrics | {"reconstruction_error": errors.mean().item()}
 
@@ -156,9 +156,7 @@ def draw(tracker: Tracker, dpsom: DPSOM, split: Split, latents: Tensor, classes:
         latents=latents,
         centroids=dpsom.centroids,
         decoded_centroids=in_chunks(dpsom, dpsom.decode, dpsom.centroids.detach()),
-        reconstructed=in_chunks(
-            dpsom, lambda chunk: dpsom.decode(dpsom.mean(chunk)), split.inputs[:SHOWN_RECONSTRUCTIONS]
-        ),
+        reconstructed=in_chunks(dpsom, dpsom.reconstruct, split.inputs[:SHOWN_RECONSTRUCTIONS]),
         step=step,
     )
 

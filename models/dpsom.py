@@ -85,6 +85,10 @@ class DPSOM(ProbabilisticSOM):
         """Pictures `[B, C, H, W]` in [0, 1] of latents `[B, D]`."""
         return self.decoder(latents).float().sigmoid()
 
+    def reconstruct(self, inputs: Tensor) -> Tensor:
+        """Pictures of the posterior means of inputs `[B, C, H, W]`."""
+        return self.decode(self.mean(inputs))
+
     def elbo_terms(self, inputs: Tensor, latents: Tensor, kl: Tensor) -> dict[str, Tensor]:
         """`weighted_elbo` of images `[B, C, H, W]`: Bernoulli with soft targets, summed over pixels."""
         logits = self.decoder(latents).float()
