@@ -4,6 +4,7 @@ from functools import partial
 
 from experiments import baselines
 from experiments.errors import UserError
+from experiments.ingredients.data import load_dataset
 from experiments.ingredients.kmeans import kmeans
 from experiments.ingredients.plain_som import minisom
 from models.grid import Grid
@@ -99,3 +100,44 @@ def test_a_gpu_is_refused_instead_of_left_idle():
         baselines.ex.run(
             "print_config", {"compute": {"device": "cuda"}}, options={"--force": True, "--loglevel": "ERROR"}
         )
+
+
+@pytest.mark.parametrize("series", [False, True])
+def test_centroids_are_fitted_to_the_training_split(tmp_path, monkeypatch, series):
+    seen = []
+    monkeypatch.setitem(
+        baselines.METHODS, "kmeans", lambda samples, model, grid, seed: seen.append(samples) or samples[: grid.size]
+    )
+    settings = f"digits_kmeans data.limit=200 series.enabled={series} series.noise=0.0 model.sequence_length=8"
+    finished = run(tmp_path, f"{settings} tracking.figures=False")
+    assert finished.status == 0, finished.errors
+    (samples,) = seen
+    train = load_dataset(**finished.record["config"]["data"]).train.inputs.flatten(1).numpy()
+    assert samples.shape == train.shape
+    starts = samples[::8] if series else samples  # the first frame of a sequence is a picture
+    assert {row.tobytes() for row in starts} <= {row.tobytes() for row in train}
+
+
+def test_methods_take_their_settings():
+    samples, grid = np.random.default_rng(0).random((100, 5)), Grid(3, 4, False)
+    settings = {"restarts": 6, "steps": 70, "sigma": 1.7, "learning_rate": 0.2}
+    np.testing.assert_array_equal(baselines.METHODS["kmeans"](samples, settings, grid, 3), kmeans(samples, 12, 6, 3))
+    np.testing.assert_array_equal(
+        baselines.METHODS["minisom"](samples, settings, grid, 3),
+        minisom(samples, grid, steps=70, sigma=1.7, learning_rate=0.2, seed=3),
+    )
+
+
+def test_the_record_holds_the_errors_of_both_splits(tmp_path, monkeypatch):
+    monkeypatch.setitem(baselines.METHODS, "kmeans", lambda samples, model, grid, seed: samples[: grid.size])
+    finished = run(tmp_path, "digits_kmeans data.limit=200 tracking.figures=False")
+    dataset = load_dataset(**finished.record["config"]["data"])
+    centroids = dataset.train.inputs[:16].flatten(1)
+    for name, split in dataset.held_out.items():
+        distances, units = torch.cdist(split.inputs.flatten(1), centroids).min(dim=1)
+        assert finished.metrics[f"{name}/reconstruction_error"] == pytest.approx(
+            distances.square().mean().item() / 64, rel=1e-4
+        )
+        counts = np.zeros((16, 10))
+        np.add.at(counts, (units, split.labels), 1)
+        assert finished.metrics[f"{name}/purity"] == pytest.approx(counts.max(axis=1).sum() / len(split))

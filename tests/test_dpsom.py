@@ -8,13 +8,17 @@ from pathlib import Path
 
 from experiments import dpsom
 from experiments.ingredients import compute, evaluation
+from experiments.ingredients.data import load_dataset
 from experiments.ingredients.samples import Samples
 from models import networks
 from models.assignment import target_distribution
+from scripts.export import trained
 
 import command_line
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from command_line import strict_json
 
 CONFIGS = sorted(path.stem for path in (Path(__file__).parents[1] / "configs" / "dpsom").glob("*.yaml"))
@@ -219,6 +223,21 @@ def test_the_published_settings_are_all_there():
 
 
 # Its parts
+
+
+def test_map_npz_is_of_the_validation_split(fast):
+    with np.load(fast.folder / "map.npz") as arrays:
+        counts = arrays["counts"]
+    assert counts.max(axis=1).sum() / counts.sum() == pytest.approx(fast.metrics["validation/purity"])
+    assert (counts.sum(axis=1) > 0).sum() == fast.metrics["validation/used_units"]
+
+
+def test_the_reconstruction_error_is_that_of_the_posterior_means(fast):
+    model, record, _ = trained(fast.folder)
+    for name, split in load_dataset(**record["config"]["data"]).held_out.items():
+        with torch.no_grad():
+            error = F.mse_loss(model.decode(model.mean(split.inputs)), split.inputs).item()
+        assert fast.metrics[f"{name}/reconstruction_error"] == pytest.approx(error, rel=1e-4)
 
 
 @pytest.fixture

@@ -11,14 +11,18 @@ from typing import NamedTuple
 from experiments import PROJECT, baselines, dpsom, somvae, stays_baselines, tdpsom, topography, tpae
 from experiments.errors import UserError
 from experiments.ingredients import cohorts, data
+from experiments.ingredients.compute import autocast
+from experiments.ingredients.forecasting import forecast_metrics
 from experiments.ingredients.hours import Hours, agreement
 from experiments.ingredients.metrics import clustering_metrics
-from experiments.ingredients.samples import FILE_NAME, read_samples
+from experiments.ingredients.samples import FILE_NAME, Samples, read_samples
 from models import networks
 from models.tpae import accuracy
 from scripts import export
 from scripts.export import PROGRAMS, load_exported, trained
+from scripts.plan import resolve_config
 
+import command_line
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -48,7 +52,7 @@ class Exported(NamedTuple):
     run: Path
     folder: Path
     programs: dict[str, torch.nn.Module]
-    validation: data.Split | cohorts.Stays
+    parts: dict[str, data.Split | cohorts.Stays]
 
     @property
     def record(self):
@@ -58,7 +62,7 @@ class Exported(NamedTuple):
         """Random arguments of the programs."""
         generator = torch.Generator().manual_seed(0)
         shape = read_samples(self.run).shape
-        if not isinstance(self.validation, cohorts.Stays):
+        if len(shape) == 3:
             return (torch.rand(count, *shape, generator=generator),)
         series = torch.randn(count, hours, shape[1], generator=generator)
         return series, torch.randint(1, hours + 1, (count,), generator=generator)
@@ -78,14 +82,14 @@ def exported(request, tmp_path_factory, in_process) -> Exported:
     tracking = {"runs_dir": str(folder), "tensorboard": False, "figures": False}
     done = ex.run(named_configs=["fast"], config_updates={"tracking": tracking, **updates}, options={"--force": True})
     if ex in (tdpsom.ex, stays_baselines.ex):
-        validation = cohorts.load_parts(**done.config["data"])["validation"]
+        parts = cohorts.load_parts(**done.config["data"])
     else:
-        validation = data.load_dataset(**done.config["data"]).validation
+        parts = data.load_dataset(**done.config["data"]).held_out
     run, exported = folder / ex.path / "1", folder / "out" / "model"
     assert export.main([str(run), "--to", str(exported)]) == 0
     files = {method: exported / name for method, name in PROGRAMS.items() if (exported / name).exists()}
     programs = {method: torch.export.load(file).module() for method, file in files.items()}
-    return Exported(run, exported, programs, validation)
+    return Exported(run, exported, programs, parts)
 
 
 def only(*names):
@@ -136,6 +140,31 @@ def test_the_readme_loads_it_in_five_lines(exported):
     assert len(names["units"]) == 16
 
 
+@pytest.mark.parametrize("torus", [False, True])
+@pytest.mark.parametrize("experiment", [dpsom, somvae, tdpsom, topography, tpae])
+def test_the_map_is_the_one_that_was_asked_for(experiment, torus):
+    asked = {"model": {"map_size": [2, 3], "torus": torus}}
+    samples = Samples((20, 3)) if experiment is tdpsom else Samples((1, 8, 8), classes=("a", "b"))
+    grid = experiment.build(resolve_config(experiment.ex, "fast", updates=asked), samples).grid
+    assert (grid.shape, grid.torus) == ((2, 3), torus)
+
+
+@pytest.mark.parametrize("experiment", [dpsom, tdpsom])
+def test_assignment_and_target_are_those_of_the_configuration(in_process, tmp_path, monkeypatch, experiment):
+    kinds, latents_of = [], experiment.latents_of
+
+    def noting(net, samples, kind):
+        kinds.append(kind)
+        return latents_of(net, samples, kind)
+
+    monkeypatch.setattr(experiment, "latents_of", noting)
+    settings = "training.joint_epochs=1 model.assignment=sample training.target=mean tracking.figures=False"
+    finished = command_line.run(experiment.ex, tmp_path, f"fast {settings}")
+    assert finished.status == 0, finished.errors
+    evaluations = len(finished.record["curve"]) + 2
+    assert sorted(kinds) == ["mean"] + ["sample"] * evaluations
+
+
 # -------------------------------------------------------------------------------------------------------- the programs
 
 
@@ -148,8 +177,10 @@ def test_the_programs_compute_what_the_model_does_for_any_number_of_samples(expo
         assert torch.equal(program(*inputs), getattr(model, method)(*inputs))
 
 
-def test_the_programs_earn_the_metrics_of_the_record(exported):
-    part, programs = exported.validation, exported.programs
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_the_programs_earn_the_metrics_of_the_record(exported, split, monkeypatch):
+    monkeypatch.setattr(autocast, "config", {"precision": "fp32"})
+    part, programs = exported.parts[split], exported.programs
     found = {}
     with torch.no_grad():
         if isinstance(part, cohorts.Stays):
@@ -161,9 +192,12 @@ def test_the_programs_earn_the_metrics_of_the_record(exported):
             found |= clustering_metrics(part.labels.numpy(), last.numpy(), 16)
         if "logits" in programs:
             found["classifier_accuracy"] = accuracy(programs["logits"](part.inputs), part.labels).item()
+        model = load_exported(exported.folder)
+        if hasattr(model, "forecast_hours"):
+            found |= forecast_metrics(model, part)
     assert found
     for name, value in found.items():
-        assert value == pytest.approx(exported.record["metrics"][f"validation/{name}"]), name
+        assert value == pytest.approx(exported.record["metrics"][f"{split}/{name}"], rel=1e-4), name
 
 
 @only("tpae")

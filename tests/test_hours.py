@@ -84,6 +84,7 @@ def test_units_whose_stays_all_survived_have_no_interval():
 
 def test_movement_ends_with_the_stay():
     data = Hours(np.array([0, 0, 1, 11, 5]), np.array([0, 0, 0, 1, 1]), {}, {})
+    assert data.moves().tolist() == [[0, 0], [0, 1], [11, 5]]
     steps = GRID.distances()[11, 5].item()
     assert movement(data, GRID) == {"unit_changes": pytest.approx(2 / 3), "jump": pytest.approx((0 + 1 + steps) / 3)}
     assert movement(Hours(np.array([0, 1]), np.array([0, 1]), {}, {}), GRID) == {}
@@ -121,8 +122,22 @@ def test_original_morans_i_counts_empty_units_as_zero():
 def test_intervals_are_those_of_the_mean():
     values = np.random.default_rng(2).normal(3, 2, 400)
     found = mean_with_interval("error", values, True)
-    half = 1.96 * 2 / np.sqrt(400)
     assert found["error"] == pytest.approx(values.mean())
-    assert found["error_high"] - found["error_low"] == pytest.approx(2 * half, rel=0.15)
     assert found["error_low"] < found["error"] < found["error_high"]
     assert mean_with_interval("error", values, False) == {"error": pytest.approx(values.mean())}
+
+
+def test_morans_i_leaves_out_units_without_hours():
+    data = Hours(np.array([0, 0, 1]), np.arange(3), {"score_1": np.array([2, 4, 6])}, {})
+    assert map_autocorrelation(data, Grid(1, 3, torus=False))["morans_i"] == pytest.approx(-1)
+
+
+def test_intervals_hold_95_percent():
+    values = np.random.default_rng(2).normal(3, 2, 400)
+    found = mean_with_interval("error", values, True)
+    assert found["error_high"] - found["error_low"] == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.08)
+    died = np.random.default_rng(3).random(400) < 0.3
+    data = Hours(np.zeros(400, int), np.arange(400), {"score_1": died.astype(int)}, {"death": died.astype(np.float32)})
+    row, half = unit_table(data, Grid(1, 1, False))[0], 1.96 * died.std() / 20
+    for name in ("score_1", "death"):
+        assert row[f"{name}_high"] - row[f"{name}_low"] == pytest.approx(2 * half, rel=0.1)

@@ -2,7 +2,8 @@
 
 from experiments.errors import UserError
 from experiments.ingredients import evaluation
-from experiments.ingredients.evaluation import Collapse, by_part, learning_curve
+from experiments.ingredients.data import Split
+from experiments.ingredients.evaluation import Collapse, by_part, evaluated_parts, learning_curve, squared_error
 from experiments.ingredients.training import Phase
 from models.grid import Grid
 
@@ -60,3 +61,20 @@ def test_a_map_of_one_unit_or_under_one_sample_and_no_map_cannot_collapse(choose
     one, four = (Collapse(Grid(*size, torus=True), "wait", only_at_the_end=False) for size in ((1, 1), (2, 2)))
     for parts, collapse in ((PARTS, one), (PARTS, None), (PARTS | {"validation": "a"}, four)):
         assert learning_curve(parts, one_unit, collapse)(JOINT, 7)
+
+
+@pytest.mark.parametrize(("whole_batches", "counts"), [(False, (25, 38)), (True, (20, 30))])
+def test_each_split_is_evaluated_as_itself_and_without_the_rest_of_a_batch(monkeypatch, whole_batches, counts):
+    monkeypatch.setattr(evaluation.evaluated_parts, "config", {"whole_batches": whole_batches})
+    sizes = {"train": 50, "validation": 25, "test": 38}
+    splits = {name: Split(torch.full((size,), size), torch.arange(size)) for name, size in sizes.items()}
+    found = evaluated_parts(splits, 10)
+    assert list(found) == ["validation", "test"]
+    for (name, part), count in zip(found.items(), counts, strict=True):
+        assert part.inputs.unique().tolist() == [sizes[name]]
+        assert part.labels.tolist() == list(range(count))
+
+
+def test_the_error_of_a_sample_is_the_mean_of_its_squared_differences():
+    inputs = torch.tensor([[[1.0, 3.0]], [[2.0, 2.0]]])
+    assert squared_error(inputs, torch.ones(2, 1, 2)).tolist() == [2.0, 1.0]

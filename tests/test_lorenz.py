@@ -1,9 +1,14 @@
 """Lorenz' attractor: the trajectories solve the equations, are normalised and labelled by their wing."""
 
+from functools import partial
+from pathlib import Path
+
+from experiments.ingredients import cohorts
 from experiments.ingredients.lorenz import derivative, lorenz_trajectories
 
 import numpy as np
 import pytest
+import torch
 
 SETTINGS = dict(trajectories=[20, 5, 5], length=60, step=0.05, transient=10.0, noise=0.0)
 
@@ -50,3 +55,24 @@ def test_noise_and_repetition():
     assert (noisy - clean).std().item() == pytest.approx(0.3, rel=0.05)
     np.testing.assert_array_equal(labels, same_labels)
     np.testing.assert_array_equal(clean, lorenz_trajectories(**SETTINGS)[0])
+
+
+def test_the_first_trajectories_train_and_each_has_noise_of_its_own(monkeypatch):
+    settings = SETTINGS | {"noise": 0.3}
+    monkeypatch.setattr(cohorts, "lorenz_trajectories", partial(lorenz_trajectories, **settings))
+    stays = cohorts.load_lorenz(Path(), settings["trajectories"], settings["step"])
+    (noisy, labels), (clean, _) = lorenz_trajectories(**settings), lorenz_trajectories(**SETTINGS)
+    for name, rows in (("train", slice(20)), ("validation", slice(20, 25)), ("test", slice(25, 30))):
+        assert torch.equal(stays.part(name).inputs, noisy[rows])
+        assert torch.equal(stays.part(name).labels["wing"].long(), labels[rows])
+    noise = (noisy - clean).flatten(1)
+    assert np.abs(np.corrcoef(noise) - np.eye(30)).max() < 0.5
+
+
+def test_a_limit_leaves_the_first_of_every_split(monkeypatch):
+    monkeypatch.setattr(cohorts, "lorenz_trajectories", partial(lorenz_trajectories, **SETTINGS))
+    load = partial(cohorts.load_lorenz, trajectories=SETTINGS["trajectories"], step=SETTINGS["step"])
+    monkeypatch.setitem(cohorts.COHORTS, "lorenz", load)
+    for limit, counts in ((3, [3, 3, 3]), (None, [20, 5, 5])):
+        parts = cohorts.load_parts("lorenz", "data", limit)
+        assert [len(part) for part in parts.values()] == counts

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from minisom import MiniSom
 from sklearn.manifold import trustworthiness
+from sklearn.metrics import mutual_info_score
 from threadpoolctl import threadpool_limits
 
 TOPOLOGY = {"quantization_error", "topographic_error", "topographic_error_4", "trustworthiness", "continuity"}
@@ -340,3 +341,22 @@ def test_the_test_set_takes_about_a_second_of_one_core():
         topology_metrics(points, centroids, grid)
         clustering_metrics(labels, winners(points, centroids)[0], grid.size)
         assert time.process_time() - start < 3  # generous: about 0.5 s alone on a core
+
+
+def test_ami_is_adjusted_by_the_mean_over_shuffled_units():
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 3, 60)
+    units = 2 * labels + random.integers(0, 2, 60) + 3 * (random.random(60) < 0.2)
+    chance = np.mean([mutual_info_score(labels, random.permutation(units)) for _ in range(1500)])
+    entropies = (mutual_info_score(labels, labels) + mutual_info_score(units, units)) / 2
+    expected = (mutual_info_score(labels, units) - chance) / (entropies - chance)
+    assert clustering_metrics(labels, units, 9)["ami"] == pytest.approx(expected, abs=0.01)
+
+
+def test_the_subsample_is_of_the_whole_set():
+    random, grid = np.random.default_rng(0), Grid(4, 4, False)
+    centroids = grid.coordinates.numpy().astype(float)
+    points = np.concatenate([random.normal(0, 0.1, (2000, 2)), random.uniform(-0.5, 3.5, (2000, 2))])
+    assert topology_metrics(points, centroids, grid) == pytest.approx(
+        topology_metrics(points[::-1], centroids, grid), abs=0.03
+    )

@@ -107,6 +107,16 @@ def test_dropout_acts_in_training_only(order):
     assert (block.eval()(inputs) != 0).all()
 
 
+@pytest.mark.parametrize("encoder", [networks.dense_encoder, networks.conv_encoder])
+def test_encoders_drop_at_the_rate_that_is_asked_for(encoder):
+    rates = {
+        layer.dropped_levels / layer.LEVELS
+        for layer in encoder((1, 8, 8), 5, "none", 0.25, False).modules()
+        if isinstance(layer, networks.Dropout)
+    }
+    assert rates == {0.25}
+
+
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_dropout_drops_every_value_by_itself_and_scales_the_others(memory_format, kind):

@@ -20,6 +20,7 @@ from experiments.ingredients.stays import DESCRIPTION, TENSORS
 
 import numpy as np
 import pytest
+import torch
 
 DESCRIPTORS = ["00:00,Age,54", "00:00,Gender,1", "00:00,Height,-1", "00:00,ICUType,4", "00:00,Weight,80.5"]
 STAYS = {
@@ -281,3 +282,25 @@ def test_forward_filling_equals_a_plain_loop():
 
 def test_points_count_limits():
     np.testing.assert_array_equal(points(np.array([0.5, 1.0, 2.5, np.nan]), (1, 2)), [0, 1, 2, np.nan])
+
+
+def test_labels_are_the_worst_score_of_their_windows_after_filling(tmp_path):
+    labels = load_physionet2012(write(tmp_path, sources())).labels
+    for window in (1, 6, 12, 24):  # 102: a GCS of 8, three points, from hour 1 on
+        expected = [3 if hour or window > 1 else 0 for hour in range(49 - window)] + [-1] * (window - 1)
+        assert labels[f"score_{window}"][1].tolist() == expected
+    assert labels["score_1"][0].tolist() == [0] * 3 + [-1] * 45
+
+
+def test_urine_that_is_no_longer_recorded_is_not_carried_into_the_score(tmp_path):
+    files = sources(a102=["00:10,Urine,10", "47:00,HR,80"])
+    assert load_physionet2012(write(tmp_path, files)).labels["score_1"][1].tolist() == [0] * 48
+
+
+def test_lines_may_be_in_any_order(tmp_path):
+    lines = STAYS["set-a/101.txt"]
+    first, second = (
+        load_physionet2012(write(tmp_path / name, sources(a101=order)))
+        for name, order in {"sorted": lines, "reversed": lines[::-1]}.items()
+    )
+    assert torch.equal(first.inputs, second.inputs)

@@ -331,3 +331,17 @@ def test_faithful_runs_stand_beside_the_original(results):
 def test_without_references_it_is_one_line(tmp_path):
     with pytest.raises(UserError, match=r"references\.yaml cannot be used"):
         report.render(tmp_path)
+
+
+def test_committed_maps_agree_with_their_records():
+    paths = sorted((PROJECT / "results").glob("maps/*/*/map.npz"))
+    assert paths
+    for path in paths:
+        experiment, config = path.parts[-3:-1]
+        record = json.loads((PROJECT / "results" / "runs" / experiment / config / "0.json").read_text())
+        sampled = record["config"]["model"].get("assignment") == "sample"  # older code drew anew for the picture
+        with np.load(path, allow_pickle=False) as arrays:
+            counts = arrays["counts"]
+        assert (counts.sum(axis=1) > 0).sum() == record["metrics"]["validation/used_units"], path
+        purity = counts.max(axis=1).sum() / counts.sum()
+        assert purity == pytest.approx(record["metrics"]["validation/purity"], abs=1e-3 if sampled else 1e-9), path

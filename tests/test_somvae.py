@@ -21,6 +21,7 @@ from models.somvae import SOMVAE, LossWeights
 import command_line
 import pytest
 import torch
+import torch.nn.functional as F
 import yaml
 
 FOLDER = Path(__file__).parents[1] / "configs"
@@ -261,6 +262,24 @@ def test_a_transition_table_of_another_map_is_refused():
 # Sequences
 
 
+def test_transitions_have_a_rate_of_their_own():
+    made = model()
+    training = dict(joint_epochs=4, learning_rate=0.001, transition_learning_rate=0.05)
+    (phase,) = somvae.phases(made, torch.zeros(7), lambda **batch: batch, training)
+    assert [(update.loss, update.learning_rates) for update in phase.updates] == [
+        (made.joint_loss, (0.001,)), (made.transition_loss, (0.05,)),
+    ]  # fmt: skip
+
+
+def test_the_error_is_that_of_what_the_map_sees(monkeypatch):
+    monkeypatch.setattr(autocast, "config", {"precision": "fp32"})
+    made, split = model(), Split(images(40), torch.arange(40) % 3)
+    with torch.no_grad():
+        latents = made.encode(split.inputs)
+        expected = F.mse_loss(made.decode(made.quantize(latents)), split.inputs).item()
+        assert somvae.split_metrics(made, split, latents)["reconstruction_error"] == pytest.approx(expected)
+
+
 def frames_by_loop(start, end, length):
     """As the original builds them, where it can: its fade divides by zero below six frames."""
     resting, fading = int(length * 0.3), int(length * ((1 - 0.3) / 2))
@@ -317,7 +336,7 @@ def test_one_step_sees_one_sequence():
     frames = sequence(train.inputs[30:40], train.labels[30:40])["inputs"]
     assert frames.shape == (10, 1, 2, 2)
     assert torch.equal(frames[0], train.inputs[30])
-    (end,) = (train.inputs == frames[-1]).flatten(1).all(dim=1).nonzero().flatten().tolist()
+    (end,) = ((train.inputs - frames[-1]).abs().flatten(1).amax(dim=1) < 1e-6).nonzero().flatten().tolist()
     assert train.labels[end] == (train.labels[30] + 1) % 3
     noisy = sequences(train, 3, 10, enabled=True, end="next_class", noise=0.01)
     torch.manual_seed(0)

@@ -11,8 +11,9 @@ from pathlib import Path
 from experiments import PROJECT
 from experiments.errors import UserError
 from scripts import tables
-from scripts.records import Summary, compare, compare_ours, load_records, record_path, summarise
-from scripts.rendering.results import Reference, Results
+from scripts.plan import named_config
+from scripts.records import Summary, compare, compare_ours, conflicting_keys, load_records, record_path, summarise
+from scripts.rendering.results import ParityRow, Reference, Results
 from scripts.tables import TABLES, render_all, render_table
 
 import numpy as np
@@ -256,6 +257,24 @@ def test_records_of_one_row_must_agree(results):
     write(results, make_record(seed=1, data_checksum="def"))
     with pytest.raises(UserError, match="different data"):
         load_records(results / "runs")
+
+
+def test_every_committed_record_is_of_its_config_today():
+    for record in load_records(PROJECT / "results" / "runs"):
+        config = named_config(record.experiment, record.config_name)
+        assert conflicting_keys(record.config, config) == [], record.key
+
+
+def test_no_two_committed_seeds_and_no_two_splits_have_the_same_numbers():
+    rows = {}
+    for record in load_records(PROJECT / "results" / "runs"):
+        assert record.config["seed"] == record.seed
+        rows.setdefault(record.key, []).append(record.metrics)
+        for name in ("quantization_error", "reconstruction_error", "persistence_data"):
+            if f"test/{name}" in record.metrics:
+                assert record.metrics[f"test/{name}"] != record.metrics[f"validation/{name}"], record.key
+    for key, metrics in rows.items():
+        assert all(one != other for place, one in enumerate(metrics) for other in metrics[:place]), key
 
 
 # ----------------------------------------------------------------------------------------------------------- references
@@ -557,6 +576,31 @@ def test_no_script_hides_a_module_of_the_standard_library():
     """`python scripts/x.py` puts scripts/ first on the path: a statistics.py there would break torch.compile."""
     for folder in ("scripts", "experiments"):
         assert not {path.stem for path in (PROJECT / folder).glob("*.py")} & sys.stdlib_module_names
+
+
+def test_a_single_base_run_decides_nothing_in_an_ablation_and_between_our_columns(results):
+    base, row = (row.runs for row in TABLES["dpsom_ablation"].rows[:2])
+    write(results, make_record(base.config_name, 0, 0.60), make_record("mnist_faithful", 0, 0.60))
+    for seed, nmi in enumerate((0.70, 0.71, 0.72)):
+        write(results, make_record(row.config_name, seed, nmi), make_record("mnist", seed, nmi))
+    assert cells(markdown(results, "dpsom_ablation"), f"`{row.config_name}`")[5] == "+.1100 **undecided**"
+    own = markdown(results, "dpsom_parity").partition("## Corrected against faithful")[2]
+    assert cells(own, "MNIST", "dense", "NMI")[6] == "+.1100 **undecided**"
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_no_two_rows_of_a_table_stand_on_the_same_runs(name):
+    runs = [
+        (row.labels, runs.key)
+        for row in TABLES[name].rows
+        for runs in (row.runs.values() if isinstance(row, ParityRow) else [row.runs])
+    ]
+    assert len({key for _, key in runs}) == len(runs)
+
+
+def test_seconds_of_training_are_without_the_evaluations_between(results):
+    write(results, make_record("square", experiment="topography", seconds={"map": 60.0, "evaluation": 30.0}))
+    assert cells(markdown(results, "topography"), "`square`")[8] == "60.0"
 
 
 # --------------------------------------------------------------------------------------------------------------- stays

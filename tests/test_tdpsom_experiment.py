@@ -1,4 +1,4 @@
-"""T-DPSOM from its command line to its record, its forecast errors, its baselines, and its speed."""
+"""T-DPSOM from its command line to its record, its forecast errors, and its speed."""
 
 import csv
 import math
@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
-from experiments import stays_baselines, tdpsom
+from experiments import tdpsom
 from experiments.ingredients.compute import autocast
 from experiments.ingredients.forecasting import STEPS, forecast_errors, forecast_metrics
 from experiments.ingredients.hours import Hours
@@ -16,10 +16,8 @@ from experiments.ingredients.lorenz import WINGS
 from experiments.ingredients.stays import Channel, Description, Stays
 from experiments.ingredients.stays_map import clinical_lines, draw_stays
 from experiments.ingredients.trajectories import TRAJECTORIES
-from models.assignment import student_t_assignment, student_t_kernel
+from models.assignment import student_t_assignment, student_t_kernel, target_distribution
 from models.grid import Grid
-from models.somvae import LossWeights as SOMVAEWeights
-from models.somvae_hours import SOMVAEOfHours
 from models.tdpsom import TDPSOM, LossWeights
 from scripts.plan import resolve_config
 
@@ -35,14 +33,12 @@ PICTURES = {
 }  # fmt: skip
 
 run = partial(command_line.run, tdpsom.ex)
-run_baseline = partial(command_line.run, stays_baselines.ex)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def narrow_networks():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("models.networks.DENSE_WIDTHS", (16, 8, 12))
-        patch.setattr("models.networks.SOMVAE_DENSE_WIDTHS", (16, 8))
         yield
 
 
@@ -150,6 +146,21 @@ def test_a_map_larger_than_the_training_hours_is_refused(in_process, tmp_path):
     assert "model.map_size=[200, 200] has more units than the" in finished.errors.splitlines()[-1]
 
 
+def test_a_collapsed_map_stops_the_run(in_process, tmp_path, monkeypatch):
+    build = tdpsom.build
+
+    def collapsed(*arguments):
+        made = build(*arguments)
+        with torch.no_grad():
+            made.centroids[1:] += 1e4
+        return made
+
+    monkeypatch.setattr(tdpsom, "build", collapsed)
+    finished = run(tmp_path, "fast")
+    assert finished.status == 2
+    assert "the map collapsed: after joint epoch 1 one unit holds all of" in finished.errors.splitlines()[-1]
+
+
 def test_stays_of_one_hour_one_by_one_are_too_few_for_batch_statistics(in_process, tmp_path, monkeypatch):
     load = tdpsom.load_parts
 
@@ -189,34 +200,29 @@ def test_missing_eicu_says_what_to_do(in_process, tmp_path):
     assert "eICU holds no prepared stays" in finished.errors
 
 
-@pytest.mark.parametrize("name", ["kmeans", "somvae"])
-def test_baselines(in_process, tmp_path, name):
-    finished = run_baseline(tmp_path, f"fast model.name={name}")
-    assert finished.status == 0, finished.errors
-    assert 0 < finished.metrics["test/nmi_geometric_wing"] < 1
-    assert ("test/morans_i" in finished.metrics) == (name == "somvae")
-    assert ("test/transition_nll" in finished.metrics) == (name == "somvae")
-    assert finished.metrics["test/counted_transition_nll"] > 0
-    assert 0 < finished.metrics["test/reconstruction_error"] < 1 + (name == "somvae")  # of points with variance 1
-    pictures = {path.stem for path in (finished.folder / "figures").glob("*.png")}
-    assert pictures == {"hit_map", "transition_graph", "paths_on_map", "attractor"}
-    assert (finished.folder / TRAJECTORIES).exists() == (name == "somvae")
-
-
-# ---------------------------------------------------------------------------------------------------- SOM-VAE's series
-
-
-def test_somvae_sees_padded_stays_one_behind_the_other():
-    data = stays()
+@pytest.mark.parametrize("kind", ["mean", "sample"])
+def test_the_phases_of_the_paper_see_no_hour_behind_the_end_of_a_stay(monkeypatch, kind):
+    monkeypatch.setattr(autocast, "config", {"precision": "fp32"})
+    made, data = model(), stays()
+    training = dict(
+        pretrain_epochs=1, som_epochs=2, joint_epochs=3, prediction_epochs=4,
+        learning_rate=0.001, som_learning_rates=[0.9, 0.1], target=kind,
+    )  # fmt: skip
+    stages = tdpsom.phases(made, data, training)
+    assert [(stage.name, stage.epochs) for stage in stages] == [
+        ("pretrain", 1), ("som", 2), ("joint", 3), ("prediction", 4),
+    ]  # fmt: skip
+    rates = [[update.learning_rates for update in stage.updates] for stage in stages]
+    assert rates == [[(0.001,)], [(0.9, 0.1)], [(0.001,), (0.001,)], [(0.001,)]]
+    torch.manual_seed(1)
+    columns = [stage.columns() for stage in stages]
+    assert all(torch.equal(found["mask"], data.mask) for found in columns)
+    torch.manual_seed(1)
     hours = data.inputs[data.mask]
-    weights = SOMVAEWeights(alpha=1.0, beta=0.9, gamma=1.8, tau=1.4)
-    made = SOMVAEOfHours(CHANNELS, Grid(2, 2, False), 3, weights).set_scale(hours)
-    batch = made.rows(data.inputs, data.mask)
-    lengths = data.lengths.tolist()
-    assert batch["starts"].nonzero().flatten().tolist() == (np.cumsum(lengths) - lengths).tolist()
-    assert batch["inputs"].shape == (sum(lengths), CHANNELS, 1, 1)
-    low, high = hours.min(dim=0).values, hours.max(dim=0).values
-    torch.testing.assert_close(batch["inputs"][..., 0, 0], (hours - low) / (high - low))
+    with torch.no_grad():
+        latents = made.mean(hours) if kind == "mean" else made.encode(hours)[0]
+        expected = target_distribution(made.assign(latents))
+    torch.testing.assert_close(columns[2]["target"][data.mask], expected)
 
 
 # ------------------------------------------------------------------------------------------------------------ pictures
@@ -282,6 +288,14 @@ def test_sampled_forecasts_spread_around_the_mean():
     spread = samples.std(dim=0)
     assert (spread > 0).all()
     assert ((samples.mean(dim=0) - mean[0]).abs() < 5 * spread / 2000**0.5).all()
+
+
+def test_stays_without_a_measurement_do_not_count_as_forecast(monkeypatch):
+    monkeypatch.setattr(autocast, "config", {"precision": "fp32"})
+    made, data = model(), stays((12, 9))
+    alone = forecast_metrics(made, stays((12, 9)).first(1))
+    data.observed[1] = False
+    assert forecast_metrics(made, data)["forecast_measured"] == pytest.approx(alone["forecast_measured"])
 
 
 # --------------------------------------------------------------------------------------------------------------- speed

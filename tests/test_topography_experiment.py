@@ -6,9 +6,18 @@ import signal
 from functools import partial
 
 from experiments import topography
+from experiments.ingredients.compute import autocast
+from experiments.ingredients.data import Split
 from experiments.ingredients.optimization import MomentumSGD
+from experiments.ingredients.plain_som import minisom
+from experiments.ingredients.samples import Samples
+from models.topography import Topography
+from scripts.plan import resolve_config
 
+import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 from command_line import run as run_experiment
 
 pytestmark = pytest.mark.usefixtures("in_process")
@@ -110,3 +119,41 @@ def test_mistakes_are_one_line(tmp_path, settings, message):
     assert finished.status == 2, finished.errors
     assert message in finished.errors.splitlines()[-1]
     assert "Traceback" not in finished.errors
+
+
+def test_the_phases_and_the_grids_metric_are_those_of_the_configuration():
+    updates = {
+        "model": {"encoder": "dense", "grid_metric": "manhattan"},
+        "training": {"encoder_learning_rate": 0.3, "learning_rate": 0.05, "epochs": 3, "sigma": [4.0, 1.0]},
+    }
+    config = resolve_config(topography.ex, "fast", updates=updates)
+    made = topography.build(config, Samples((1, 2, 2)))
+    assert torch.equal(made.grid_distances, made.grid.distances("manhattan"))
+    encoder, maps = (stage.updates[0] for stage in topography.phases(made, config["training"]))
+    assert (encoder.learning_rates, maps.learning_rates) == ((0.3,), (0.05,))
+    assert maps.schedules["sigma"] == pytest.approx((4.0, 2.0, 1.0))
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_minisom_trains_the_features_with_the_runs_seed(monkeypatch, seed):
+    monkeypatch.setattr(autocast, "config", {"precision": "fp32"})
+    made, inputs = Topography(4, 2, 3), torch.rand(30, 1, 2, 2)
+    topography.fit_minisom(made, inputs, {"minisom_steps": 50, "sigma": [1.5, 0.5]}, seed)
+    expected = minisom(inputs.flatten(1).numpy(), made.grid, steps=50, sigma=1.5, learning_rate=0.5, seed=seed)
+    np.testing.assert_allclose(made.centroids.detach(), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("unit_norm", [False, True])
+def test_errors_are_those_of_the_units_as_they_are_compared(monkeypatch, unit_norm):
+    monkeypatch.setattr(autocast, "config", {"precision": "fp32"})
+    torch.manual_seed(0)
+    made, split = Topography(4, 2, 3, unit_norm=unit_norm), Split(torch.rand(30, 1, 2, 2), torch.arange(30) % 3)
+    with torch.no_grad():
+        made.centroids.mul_(torch.linspace(0.5, 3, 6)[:, None])
+    points, units = split.inputs.flatten(1), made.centroids.detach()
+    lengths = points.norm(dim=1, keepdim=True) if unit_norm else torch.ones(30, 1)
+    units = F.normalize(units) if unit_norm else units
+    distances, winners = torch.cdist(points / lengths, units).min(dim=1)
+    found = topography.final_metrics(made, split)
+    assert found["quantization_error"] == pytest.approx(distances.mean().item(), rel=1e-5)
+    assert found["reconstruction_error"] == pytest.approx(F.mse_loss(lengths * units[winners], points).item(), rel=1e-5)

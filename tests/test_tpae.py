@@ -3,9 +3,12 @@
 import math
 from dataclasses import asdict, replace
 
+from experiments import tpae
+from experiments.ingredients.compute import autocast
+from experiments.ingredients.data import Split
 from experiments.ingredients.metrics import topology_metrics
 from models.grid import Grid
-from models.tpae import PHASES, TPAE, Fusion, LossWeights, PlainCNN, SoftSOM, encoder_of
+from models.tpae import PHASES, TPAE, Block, Fusion, LossWeights, PlainCNN, Residual, SoftSOM, encoder_of
 
 import numpy as np
 import pytest
@@ -372,3 +375,47 @@ def test_encoders_name_the_size_of_their_features():
     for kind in ("published", "residual"):
         features, size = encoder_of(kind, 3, (16, 8), 4)
         assert features(torch.rand(2, 3, 16, 8)).shape == (2, size)
+
+
+def test_a_residual_block_adds_what_it_computes():
+    block, features = Residual(3).eval(), torch.randn(2, 3, 4, 4)
+    torch.testing.assert_close(block(features) - features, block.branch(features))
+
+
+def test_the_auxiliary_classifiers_see_the_pictures_of_their_maps(batch):
+    net, (inputs, labels) = model(), batch
+    pictures = net.pictures(net(inputs))
+    expected = sum(F.cross_entropy(b.auxiliary(p), labels) for b, p in zip(net.blocks, pictures, strict=True))
+    torch.testing.assert_close(net.loss("joint", inputs, labels, sigma=1.0)["auxiliary"], expected)
+
+
+def test_each_block_sees_what_the_one_before_made_of_the_picture(batch, monkeypatch):
+    net, seen, encode = model(blocks=3), [], Block.encode
+    monkeypatch.setattr(Block, "encode", lambda self, *given: seen.append(given[1:]) or encode(self, *given))
+    made = net(batch[0])
+    assert torch.equal(seen[0][0], batch[0])
+    assert not seen[0][1].any()
+    for (reconstruction, blended), before in zip(seen[1:], made[:2], strict=True):
+        assert torch.equal(reconstruction, before.reconstruction)
+        assert torch.equal(blended, before.assignment.blended)
+
+
+def test_metrics_are_those_of_their_split_their_block_and_their_decoder(monkeypatch):
+    monkeypatch.setattr(autocast, "config", {"precision": "fp32"})
+    net = model().eval()
+    generator = torch.Generator().manual_seed(0)
+    splits = {
+        name: Split(torch.rand(size, *SHAPE, generator=generator), torch.randint(0, 4, (size,), generator=generator))
+        for name, size in (("train", 20), ("validation", 23), ("test", 26))
+    }
+    found = tpae.final_metrics(net, splits["train"], {name: splits[name] for name in ("validation", "test")})
+    for name, split in splits.items():
+        with torch.no_grad():
+            seen = net(split.inputs)
+            pictures = net.pictures(seen)
+        right = net.classify(seen).argmax(dim=1) == split.labels
+        assert found[f"{name}/classifier_accuracy"] == pytest.approx(right.float().mean().item())
+        for block, (one, picture) in enumerate(zip(seen, pictures, strict=True), start=1):
+            for metric, shown in (("reconstruction_error", one.reconstruction), ("picture_error", picture)):
+                expected = F.mse_loss(shown, split.inputs).item()
+                assert found[f"{name}/block{block}_{metric}"] == pytest.approx(expected, rel=1e-5)

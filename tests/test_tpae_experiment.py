@@ -153,3 +153,45 @@ def test_a_walk_passes_through_the_prototypes_on_its_way():
     torch.testing.assert_close(walks["middle row"], torch.stack([torch.ones(steps), 3 * place], dim=1))
     torch.testing.assert_close(walks["middle column"], torch.stack([2 * place, 2 * torch.ones(steps)], dim=1))
     torch.testing.assert_close(walks["diagonal"], torch.stack([2 * place, 3 * place], dim=1))
+
+
+def test_neighbourhood_and_rate_fall_geometrically_while_organising():
+    settings = dict(
+        reconstruct_epochs=0,
+        organise_epochs=3,
+        joint_epochs=0,
+        learning_rate=0.1,
+        final_rate=0.1,
+        sigma=[4.0, 1.0],
+        organise_learning_rates=[0.16, 0.01],
+    )
+    net = tpae.build({"model": MODEL, "loss": LOSS}, Samples((1, 8, 8), classes=("a", "b")))
+    organise = tpae.phases(net, torch.zeros(1), settings, steps_per_epoch=1)[1].updates[0]
+    assert organise.learning_rates == pytest.approx((0.16, 0.04, 0.01))
+    assert organise.schedules["sigma"] == pytest.approx((4.0, 2.0, 1.0))
+
+
+@pytest.mark.parametrize("network", ["tpae", "cnn"])
+def test_every_phase_trains_on_augmented_pictures_and_the_last_at_the_falling_rate(monkeypatch, network):
+    monkeypatch.setattr(tpae.augmented, "config", {"flip": True, "shift": 0})
+    epochs = 0 if network == "cnn" else 1
+    settings = dict(
+        reconstruct_epochs=epochs,
+        organise_epochs=epochs,
+        joint_epochs=2,
+        learning_rate=0.1,
+        final_rate=0.1,
+        sigma=[3.0, 0.7],
+        organise_learning_rates=[0.05, 0.005],
+    )
+    net = tpae.build({"model": MODEL | {"network": network}, "loss": LOSS}, Samples((1, 8, 8), classes=("a", "b")))
+    labels, inputs = torch.arange(40) % 2, torch.rand(40, 1, 8, 8)
+    stages = tpae.phases(net, labels, settings, steps_per_epoch=51)
+    for stage in stages:
+        assert torch.equal(stage.columns()["labels"], labels)
+        batch = stage.prepare(inputs=inputs, labels=labels)
+        assert torch.equal(batch["labels"], labels)
+        same = (batch["inputs"] == inputs).flatten(1).all(dim=1)
+        assert 5 < same.sum() < 35
+    rates = stages[-1].updates[0].learning_rates
+    assert (rates[0], rates[-1]) == (pytest.approx(0.1), pytest.approx(0.01))

@@ -418,6 +418,42 @@ def test_an_error_of_the_evaluation_keeps_the_state(trainer, tmp_path, monkeypat
 # DPSOM on random images: precision, compilation, memory, speed
 
 
+def test_every_step_finds_the_model_in_training_mode(trainer):
+    """Columns and evaluations put it into the other one."""
+    modes = []
+
+    def loss(inputs):
+        modes.append(made.model.training)
+        return {"loss": made.model.first * 1.0}
+
+    def looking(*_):
+        made.model.eval()
+        return {}
+
+    made = trainer([Phase("one", 2, (Update(loss, (0.1,)),), looking)], evaluate=looking)
+    made.run()
+    assert modes == [True] * 6
+
+
+@pytest.mark.parametrize("stop", [1, 4])  # steps: within the first epoch of three, and within the second
+def test_a_resumed_phase_keeps_its_fresh_optimizer(trainer, tmp_path, stop):
+    steps = []
+
+    def loss(inputs):
+        steps.append(None)
+        if len(steps) == stop:
+            signal.raise_signal(signal.SIGINT)
+        return {"loss": made.model.first * 1.0}
+
+    stage = Phase("one", 2, (Update(loss, (0.1,)),))
+    made = trainer([stage], fresh_optimizer=True)
+    with pytest.raises(KeyboardInterrupt):
+        made.run()
+    made = trainer([stage], fresh_optimizer=True, resume=str(tmp_path))
+    made.run()
+    assert made.optimizer.param_groups[0]["count"] == len(steps) == 6
+
+
 @pytest.fixture
 def dpsom_training(trainer, monkeypatch):
     """Trains a small DPSOM with given noise, so that every way of computing sees the same numbers."""

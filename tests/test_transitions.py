@@ -2,8 +2,17 @@
 
 from itertools import pairwise
 
-from experiments.ingredients import figures_series
-from experiments.ingredients.transitions import counted_transitions, sampled_path, transition_nll
+from experiments.ingredients import figures_series, transitions
+from experiments.ingredients.series import Series
+from experiments.ingredients.transitions import (
+    SeriesOnMap,
+    Transitions,
+    counted_transitions,
+    evaluate_series,
+    sampled_path,
+    transition_metrics,
+    transition_nll,
+)
 from models.grid import Grid
 
 import numpy as np
@@ -94,3 +103,30 @@ def test_film_strips_have_a_line_for_each_sequence():
     pictures = np.random.default_rng(0).random((2, 5, 1, 4, 4))
     axes = figures_series.film_strips(pictures, "Paths", "").axes[0]
     assert axes.images[0].get_array().shape[:2] == (8, 20)
+
+
+def test_moves_go_forward_and_each_table_has_its_own_name():
+    units = torch.tensor([[0, 1, 2], [3, 3, 1]])
+    moves = SeriesOnMap(None, None, units).moves()
+    assert moves.tolist() == [[0, 1], [1, 2], [3, 3], [3, 1]]
+    torch.manual_seed(1)
+    learned, counted = (3 * torch.randn(2, 6, 6)).softmax(dim=2)
+    assert transition_metrics(Transitions(learned, counted), moves) == {
+        "counted_transition_nll": transition_nll(counted, moves), "transition_nll": transition_nll(learned, moves),
+    }  # fmt: skip
+    assert transition_metrics(Transitions(None, counted), moves).keys() == {"counted_transition_nll"}
+
+
+def test_transitions_are_counted_on_the_training_sequences(monkeypatch):
+    monkeypatch.setattr(transitions, "draw_transitions", lambda *_: None)
+    generator = torch.Generator().manual_seed(0)
+    units = {name: torch.randint(0, 6, (8, 9), generator=generator) for name in ("train", "validation", "test")}
+    parts = {name: Series(found[..., None, None, None].float(), found) for name, found in units.items()}
+    found = evaluate_series(
+        None, parts, encode=lambda frames: frames.flatten(1), centroids=torch.arange(6.0)[:, None],
+        grid=Grid(2, 3, False), learned=None, decoded=None, metrics_of=lambda *_: {}, step=1,
+    )  # fmt: skip
+    moves = {name: torch.stack([one[:, :-1], one[:, 1:]], 2).flatten(0, 1) for name, one in units.items()}
+    counted = counted_transitions(moves["train"], 6)
+    for name in ("validation", "test"):
+        assert found[f"{name}_series/counted_transition_nll"] == pytest.approx(transition_nll(counted, moves[name]))
