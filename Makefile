@@ -37,8 +37,7 @@ reproduce: .venv/installed  ## train what the tables still lack, then render all
 
 reproduce-table: .venv/installed  ## render the tables from the committed records
 	$(BIN)/python scripts/tables.py
-	$(BIN)/python scripts/pictures.py
-	$(BIN)/python scripts/report.py
+	$(MAKE) report
 
 report: .venv/installed  ## one page of all results, results/report/index.html, and the README's pictures
 	$(BIN)/python scripts/pictures.py

@@ -26,7 +26,7 @@ from experiments.ingredients.evaluation import (
     in_chunks,
     learning_curve,
     map_metrics,
-    squared_error,
+    reconstruction_error,
 )
 from experiments.ingredients.record import Provenance, finish
 from experiments.ingredients.samples import Samples
@@ -141,9 +141,8 @@ def clustering(dpsom: DPSOM, split: Split, assignment: str) -> dict[str, float]:
 
 def final_metrics(dpsom: DPSOM, split: Split, latents: Tensor) -> dict[str, float]:
     """All metrics of a split and its latents: clustering, topology, reconstruction."""
-    errors = in_chunks(dpsom, lambda chunk: squared_error(chunk, dpsom.reconstruct(chunk)), split.inputs)
     metrics = map_metrics(latents, split.labels, dpsom.centroids, dpsom.grid, topology=True)
-    return metrics | {"reconstruction_error": errors.mean().item()}
+    return metrics | {"reconstruction_error": reconstruction_error(dpsom, split.inputs)}
 
 
 def draw(tracker: Tracker, dpsom: DPSOM, split: Split, latents: Tensor, classes: tuple[str, ...], step: int) -> None:
@@ -180,7 +179,7 @@ def main(_run, _config, seed, model, training) -> dict[str, float | None]:
         progress = Trainer(dpsom, stages, dataset.train.inputs, tracker, curve, _config, dataset.checksum).run()
         seen = {name: (part, latents_of(dpsom, part.inputs, assignment)) for name, part in parts.items()}
         metrics = by_part(seen, lambda part: final_metrics(dpsom, *part))
-        step = sum(phase.epochs for phase in stages)
+        step = len(progress.history)
         tracker.scalars(metrics, step)
         draw(tracker, dpsom, *seen["validation"], dataset.classes, step)
         return finish(tracker, ex.path, _config, metrics, progress, provenance, device, dataset.samples)

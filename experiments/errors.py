@@ -13,6 +13,11 @@ class UserError(Exception):
     """A mistake the user can mend: one line that says what is wrong and what to do about it."""
 
 
+def one_line(error: Exception) -> str:
+    """What an error says, on one line."""
+    return " ".join(str(error).split())
+
+
 def check_copy(program: str) -> None:
     """Raise UserError for a program of another copy of this project, whose own modules it would not import."""
     project = Path(program).resolve().parent.parent

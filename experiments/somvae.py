@@ -137,7 +137,7 @@ def clustering(somvae: SOMVAE, split: Split) -> dict[str, float]:
     return map_metrics(latents, split.labels, somvae.centroids, somvae.grid, topology=False)
 
 
-def split_metrics(somvae: SOMVAE, split: Split, latents: Tensor) -> dict[str, float]:
+def final_metrics(somvae: SOMVAE, split: Split, latents: Tensor) -> dict[str, float]:
     """All metrics of a split and its latents: clustering, topology, reconstruction."""
     errors = squared_error(split.inputs, reconstructed(somvae, latents))
     metrics = map_metrics(latents, split.labels, somvae.centroids, somvae.grid, topology=True)
@@ -178,8 +178,8 @@ def main(_run, _config, seed, model, training) -> dict[str, float | None]:
     with Tracker(_run) as tracker:
         progress = Trainer(somvae, stages, train.inputs, tracker, curve, _config, dataset.checksum).run()
         seen = {name: (part, latents_of(somvae, part.inputs)) for name, part in parts.items()}
-        metrics = by_part(seen, lambda part: split_metrics(somvae, *part))
-        step = sum(phase.epochs for phase in stages)
+        metrics = by_part(seen, lambda part: final_metrics(somvae, *part))
+        step = len(progress.history)
         draw(tracker, somvae, *seen["validation"], dataset.classes, step)
         if held_out:
             metrics |= evaluate_series(
@@ -190,7 +190,7 @@ def main(_run, _config, seed, model, training) -> dict[str, float | None]:
                 grid=somvae.grid,
                 learned=somvae.learned_transitions(),
                 decoded=prototypes(somvae),
-                metrics_of=lambda frames, latents: split_metrics(somvae, frames, latents),
+                metrics_of=lambda frames, latents: final_metrics(somvae, frames, latents),
                 step=step,
             )
         tracker.scalars(metrics, step)

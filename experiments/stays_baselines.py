@@ -18,13 +18,13 @@ from experiments.ingredients.cohorts import data, load_parts, samples_of
 from experiments.ingredients.compute import compute, prepare
 from experiments.ingredients.evaluation import (
     Collapse,
+    by_part,
     check_map_size,
     evaluated_parts,
     evaluation,
     in_chunks,
     learning_curve,
-    squared_error,
-    with_prefix,
+    reconstruction_error,
 )
 from experiments.ingredients.figures import hit_map
 from experiments.ingredients.figures_series import attractor
@@ -133,13 +133,13 @@ def build(config: Mapping[str, Any], samples: Samples) -> SOMVAEOfHours:
     return SOMVAEOfHours(samples.shape[-1], grid, model["latent_dim"], LossWeights(**config["loss"]))
 
 
-def joint_phase(model: SOMVAEOfHours, mask: Tensor, training: dict[str, Any]) -> Phase:
+def phases(model: SOMVAEOfHours, mask: Tensor, training: dict[str, Any]) -> list[Phase]:
     """Its one phase; `mask` `[N, T]` says which hours of the training stays count."""
     updates = [Update(model.somvae.joint_loss, (training["learning_rate"],))]
     if model.somvae.weights.gamma > 0:
         updates.append(Update(model.somvae.transition_loss, (training["transition_learning_rate"],)))
     epochs, alike = training["joint_epochs"], bool(mask.all())
-    return Phase("joint", epochs, tuple(updates), lambda: {"mask": mask}, model.rows, same_shapes=alike)
+    return [Phase("joint", epochs, tuple(updates), lambda: {"mask": mask}, model.rows, same_shapes=alike)]
 
 
 Model = KMeansOfHours | SOMVAEOfHours
@@ -153,9 +153,7 @@ def latents_of(model: Model, stays: Stays) -> Tensor:
 def final_metrics(model: Model, part: Stays, hours: Hours, latents: Tensor, grid: Grid) -> dict[str, float]:
     """Metrics of a split; those of the map only where the method has one."""
     metrics, way = all_metrics(hours, grid.size), movement(hours, grid)
-    inputs = part.inputs[part.mask]
-    errors = in_chunks(model, lambda chunk: squared_error(chunk, model.reconstruct(chunk)), inputs)
-    metrics["reconstruction_error"] = errors.mean().item()
+    metrics["reconstruction_error"] = reconstruction_error(model, part.inputs[part.mask])
     if isinstance(model, KMeansOfHours):
         return metrics | {"unit_changes": way["unit_changes"]} if way else metrics
     points, centroids = latents.cpu().numpy(), model.centroids.detach().cpu().numpy()
@@ -163,25 +161,25 @@ def final_metrics(model: Model, part: Stays, hours: Hours, latents: Tensor, grid
 
 
 def evaluate(tracker: Tracker, model: Model, parts: dict[str, Stays], grid: Grid, step: int) -> dict[str, float]:
-    """All metrics of `validation` and `test`; pictures and, of a map, `trajectories.npz` of the first."""
-    latents = {name: latents_of(model, part) for name, part in parts.items()}
-    hours = {name: Hours.nearest(part, latents[name], model.centroids) for name, part in parts.items()}
-    moves = {name: torch.from_numpy(part.moves()) for name, part in hours.items()}
+    """All metrics of `validation` and `test`, and pictures of the first."""
+    seen = {}
+    for name, part in parts.items():
+        latents = latents_of(model, part)
+        seen[name] = part, Hours.nearest(part, latents, model.centroids), latents
+    moves = {name: torch.from_numpy(hours.moves()) for name, (_, hours, _) in seen.items()}
     tables = Transitions(model.transitions(), counted_transitions(moves["train"], grid.size))
-    metrics: dict[str, float] = {}
-    for name in ("validation", "test"):
-        found = final_metrics(model, parts[name], hours[name], latents[name], grid)
-        metrics |= with_prefix(name, found | transition_metrics(tables, moves[name]))
-    draw(tracker, parts["validation"], hours["validation"], tables, grid, step)
+    draw(tracker, model, *seen["validation"][:2], tables, grid, step)
+    held_out = {name: (*seen[name], moves[name]) for name in ("validation", "test")}
+    return by_part(held_out, lambda part: final_metrics(model, *part[:3], grid) | transition_metrics(tables, part[3]))
+
+
+def draw(
+    tracker: Tracker, model: Model, stays: Stays, hours: Hours, tables: Transitions, grid: Grid, step: int
+) -> None:
+    """Pictures of the map in time, and of points of three values; of a map also `trajectories.npz`."""
     if isinstance(model, SOMVAEOfHours):
-        shown, centroids = hours["validation"], model.centroids.detach().cpu().numpy()
-        units = unit_table(shown, grid)
-        tracker.artifact(write_trajectories(tracker.folder, parts["validation"], shown, grid, centroids, units))
-    return metrics
-
-
-def draw(tracker: Tracker, stays: Stays, hours: Hours, tables: Transitions, grid: Grid, step: int) -> None:
-    """Pictures of the map in time, and of the points themselves where they have three values."""
+        centroids = model.centroids.detach().cpu().numpy()
+        tracker.artifact(write_trajectories(tracker.folder, stays, hours, grid, centroids, unit_table(hours, grid)))
     tracker.figure("hit_map", hit_map(np.bincount(hours.units, minlength=grid.size), grid), step)
     whole = (stays.lengths == stays.inputs.shape[1]).cpu().numpy()
     if whole.any():
@@ -211,7 +209,7 @@ def main(_run, _config, seed, model, training) -> dict[str, float | None]:
         else:
             clusters = build(_config, samples).set_scale(train.inputs[train.mask]).to(device)
             parts = {name: part.to(device) for name, part in splits.items()}
-            stages = [joint_phase(clusters, parts["train"].mask, training)]
+            stages = phases(clusters, parts["train"].mask, training)
             evaluated = {name: parts[name] for name in ("validation", "test")}
             train_inputs = parts["train"].inputs
             collapse = Collapse(grid, "lower training.learning_rate", only_at_the_end=True)

@@ -118,7 +118,7 @@ def latents_of(tdpsom: TDPSOM, stays: Stays, kind: str) -> Tensor:
 
 
 def phases(tdpsom: TDPSOM, train: Stays, training: dict[str, Any]) -> list[Phase]:
-    """The four phases of the paper; without a weight of the forecast, three."""
+    """The four phases of the paper; without a weight of the forecast the last has no epochs."""
     rate, predicts = (training["learning_rate"],), tdpsom.weights.eta > 0
     mask = None if train.mask.all() else train.mask
     padding = {} if mask is None else {"mask": mask}
@@ -178,7 +178,7 @@ def main(_run, _config, seed, model, training) -> dict[str, float | None]:
             latents = latents_of(tdpsom, part, assignment)
             seen[name] = part, Hours.nearest(part, latents, tdpsom.centroids), latents
         metrics = by_part(seen, lambda part: final_metrics(tdpsom, *part))
-        step = sum(phase.epochs for phase in stages)
+        step = len(progress.history)
         tracker.scalars(metrics, step)
         draw_stays(tracker, tdpsom, *seen["validation"], step)
         return finish(tracker, ex.path, _config, metrics, progress, provenance, device, samples)

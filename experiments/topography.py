@@ -16,7 +16,7 @@ from experiments.configuration import at_least, one_of, positive
 from experiments.errors import UserError
 from experiments.ingredients import figures
 from experiments.ingredients.compute import compute, prepare
-from experiments.ingredients.data import Dataset, Split, data, load_dataset, scale_
+from experiments.ingredients.data import Split, data, load_dataset, scale_
 from experiments.ingredients.evaluation import (
     SHOWN_RECONSTRUCTIONS,
     by_part,
@@ -27,7 +27,7 @@ from experiments.ingredients.evaluation import (
     in_chunks,
     learning_curve,
     map_metrics,
-    squared_error,
+    reconstruction_error,
 )
 from experiments.ingredients.optimization import OPTIMIZERS
 from experiments.ingredients.plain_som import minisom
@@ -37,6 +37,7 @@ from experiments.ingredients.tracking import Tracker, tracking
 from experiments.ingredients.training import Phase, Trainer, Update, training_ingredient
 from experiments.launch import launch
 from experiments.registration import register
+from models.grid import Grid
 from models.topography import LatentTopography, Topography
 
 import numpy as np
@@ -89,17 +90,17 @@ def build(config: Mapping[str, Any], samples: Samples) -> Topography:
         UserError: a map that MiniSom does not have, where MiniSom is to train it.
     """
     model = config["model"]
-    height, width = model["map_size"]
     is_plain = not (model["torus"] or model["unit_norm"]) and model["grid_metric"] == "euclidean"
     if config["training"]["minisom_steps"] and not is_plain:
         raise UserError(
             "training.minisom_steps trains a plain map: it needs model.torus=False, model.unit_norm=False and "
             "model.grid_metric=euclidean"
         )
-    options = {key: model[key] for key in ("torus", "grid_metric", "unit_norm")}
+    grid = Grid(*model["map_size"], torus=model["torus"])
+    options = {key: model[key] for key in ("grid_metric", "unit_norm")}
     if model["encoder"] == "dense":
-        return LatentTopography(samples.shape, model["latent_dim"], height, width, **options)
-    return Topography(math.prod(samples.shape), height, width, **options)
+        return LatentTopography(samples.shape, model["latent_dim"], grid, **options)
+    return Topography(math.prod(samples.shape), grid, **options)
 
 
 def phases(topography: Topography, training: dict[str, Any]) -> list[Phase]:
@@ -135,20 +136,18 @@ def metrics_of(topography: Topography, split: Split) -> dict[str, float]:
 
 def final_metrics(topography: Topography, split: Split) -> dict[str, float]:
     """All metrics of a split: clustering, topology, reconstruction."""
-    errors = in_chunks(topography, lambda chunk: squared_error(chunk, topography.reconstruct(chunk)), split.inputs)
-    return metrics_of(topography, split) | {"reconstruction_error": errors.mean().item()}
+    return metrics_of(topography, split) | {"reconstruction_error": reconstruction_error(topography, split.inputs)}
 
 
 @torch.no_grad()
-def draw(tracker: Tracker, topography: Topography, dataset: Dataset, step: int) -> None:
-    """Pictures of the map over the validation split; units without a scale of their own by their largest pixel."""
-    split = dataset.validation
+def draw(tracker: Tracker, topography: Topography, split: Split, classes: tuple[str, ...], step: int) -> None:
+    """Pictures of the map over a split; units without a scale of their own by their largest pixel."""
     features = in_chunks(topography, topography.features, split.inputs)
     pictures = topography.decode(topography.units(), split.inputs.shape[1:])
     draw_map(
         tracker,
         split,
-        dataset.classes,
+        classes,
         topography.grid,
         latents=features,
         centroids=topography.units(),
@@ -181,9 +180,9 @@ def main(_run, _config, seed, model, training) -> dict[str, float | None]:
             progress.seconds["map"] = fit_minisom(topography, inputs, training, seed)
             training_run.save()
         metrics = by_part(parts, lambda part: final_metrics(topography, part))
-        step = max(sum(phase.epochs for phase in stages), 1)
+        step = max(len(progress.history), 1)
         tracker.scalars(metrics, step)
-        draw(tracker, topography, dataset, step)
+        draw(tracker, topography, parts["validation"], dataset.classes, step)
         return finish(tracker, ex.path, _config, metrics, progress, provenance, device, dataset.samples)
 
 

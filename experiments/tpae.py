@@ -17,7 +17,7 @@ from experiments.errors import UserError
 from experiments.ingredients import figures
 from experiments.ingredients.augmentation import augmentation, augmented
 from experiments.ingredients.compute import compute, prepare
-from experiments.ingredients.data import Dataset, Split, data, load_dataset
+from experiments.ingredients.data import Split, data, load_dataset
 from experiments.ingredients.evaluation import (
     by_part,
     draw_map,
@@ -26,8 +26,8 @@ from experiments.ingredients.evaluation import (
     in_chunks,
     learning_curve,
     map_metrics,
+    prefixed,
     squared_error,
-    with_prefix,
 )
 from experiments.ingredients.processes import one_first
 from experiments.ingredients.record import Provenance, finish
@@ -41,6 +41,7 @@ from models.tpae import PHASES, TPAE, LossWeights, PlainCNN, accuracy
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from sacred import Experiment
 from torch import Tensor
 
@@ -193,9 +194,11 @@ def described(net: TPAE | PlainCNN, inputs: Tensor) -> dict[str, list[Tensor]]:
     `[N]`.
     """
 
+    if isinstance(net, PlainCNN):
+        logits = in_chunks(net, net.logits, inputs, CHUNK)
+        return {"logits": [logits], "latents": [], "reconstruction_error": [], "picture_error": []}
+
     def row(chunk: Tensor) -> Tensor:
-        if isinstance(net, PlainCNN):
-            return net.logits(chunk)
         seen = net(chunk)
         parts = [net.classify(seen)]
         parts += [one.latents for one in seen]
@@ -203,17 +206,15 @@ def described(net: TPAE | PlainCNN, inputs: Tensor) -> dict[str, list[Tensor]]:
         parts += [squared_error(chunk, picture)[:, None] for picture in net.pictures(seen)]
         return torch.cat(parts, dim=1)
 
-    rows = in_chunks(net, row, inputs, CHUNK)
-    blocks, classes = (
-        (0, rows.shape[1]) if isinstance(net, PlainCNN) else (len(net.blocks), net.classifier.out_features)
-    )
-    latents = rows[:, classes : rows.shape[1] - 2 * blocks].chunk(blocks, dim=1) if blocks else []
-    errors = rows[:, rows.shape[1] - 2 * blocks :].unbind(dim=1)
+    blocks, (classes, latent_dim) = len(net.blocks), net.classifier.weight.shape
+    widths = [classes, *[latent_dim] * blocks, *[1] * (2 * blocks)]
+    logits, *others = in_chunks(net, row, inputs, CHUNK).split(widths, dim=1)
+    errors = [column.squeeze(1) for column in others[blocks:]]
     return {
-        "logits": [rows[:, :classes]],
-        "latents": list(latents),
-        "reconstruction_error": list(errors[:blocks]),
-        "picture_error": list(errors[blocks:]),
+        "logits": [logits],
+        "latents": others[:blocks],
+        "reconstruction_error": errors[:blocks],
+        "picture_error": errors[blocks:],
     }
 
 
@@ -236,15 +237,13 @@ def metrics_of(net: TPAE | PlainCNN, split: Split, topology: bool) -> dict[str, 
 
 def final_metrics(net: TPAE | PlainCNN, train: Split, parts: dict[str, Split]) -> dict[str, float]:
     """All metrics of the splits; of the training split, unaugmented, accuracy and errors."""
-    part = Split(train.inputs[:TRAINING_SAMPLES], train.labels[:TRAINING_SAMPLES])
-    of_training = with_prefix("train", metrics_of(net, part, topology=False))
+    of_training = prefixed("train", metrics_of(net, train.first(TRAINING_SAMPLES), topology=False))
     return of_training | by_part(parts, lambda split: metrics_of(net, split, topology=True))
 
 
 @torch.no_grad()
-def draw(tracker: Tracker, net: TPAE, dataset: Dataset, step: int) -> None:
-    """Pictures of the last block's map over the validation split, and of what each block does."""
-    split = dataset.validation
+def draw(tracker: Tracker, net: TPAE, split: Split, classes: tuple[str, ...], step: int) -> None:
+    """Pictures of the last block's map over a split, and of what each block does."""
     shown = split.inputs[:SHOWN]
     found = described(net, split.inputs)
     seen = net.eval()(shown)
@@ -253,7 +252,7 @@ def draw(tracker: Tracker, net: TPAE, dataset: Dataset, step: int) -> None:
     draw_map(
         tracker,
         split,
-        dataset.classes,
+        classes,
         net.grid,
         latents=found["latents"][-1],
         centroids=last.som.prototypes,
@@ -298,15 +297,10 @@ def walks_across(som: torch.nn.Module) -> dict[str, Tensor]:
 
 def between_prototypes(som: torch.nn.Module, start: Tensor, end: Tensor, share: Tensor) -> Tensor:
     """Bilinear interpolation of the prototypes at `start + share (end - start)` on the grid: `[steps, D]`."""
-    place = start + share * (end - start)  # [steps, 2]
-    latents = torch.zeros(len(place), som.prototypes.shape[1], device=place.device)
-    low = place.floor().long()
-    limit = torch.tensor(som.grid.shape, device=place.device) - 1
-    for corner in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        reached = (low + torch.tensor(corner, device=place.device)).minimum(limit)
-        nearness = (1 - (place - low - torch.tensor(corner, device=place.device)).abs()).prod(dim=1, keepdim=True)
-        latents += nearness * som.prototypes[reached[:, 0] * som.grid.shape[1] + reached[:, 1]]
-    return latents
+    last = torch.tensor(som.grid.shape, device=share.device) - 1
+    places = 2 * (start + share * (end - start)) / last.clamp_min(1) - 1  # [steps, 2], row and column from -1 to 1
+    codebook = som.prototypes.t().unflatten(1, som.grid.shape)[None]
+    return F.grid_sample(codebook, places.flip(1)[None, None], padding_mode="border", align_corners=True)[0, :, 0].t()
 
 
 @ex.main
@@ -326,10 +320,10 @@ def main(_run, _config, seed, model, training) -> dict[str, float | None]:
     with Tracker(_run) as tracker:
         progress = Trainer(net, stages, train.inputs, tracker, curve, _config, dataset.checksum).run()
         metrics = final_metrics(net, train, parts)
-        step = sum(phase.epochs for phase in stages)
+        step = len(progress.history)
         tracker.scalars(metrics, step)
         if isinstance(net, TPAE):
-            draw(tracker, net, dataset, step)
+            draw(tracker, net, parts["validation"], dataset.classes, step)
         return finish(tracker, ex.path, _config, metrics, progress, provenance, device, dataset.samples)
 
 

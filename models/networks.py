@@ -80,17 +80,17 @@ class Block(nn.Module):
     """layer -> leaky ReLU -> dropout -> normalisation, or with the normalisation before the activation."""
 
     def __init__(
-        self, layer: nn.Module, channels: int, normalization: str, dropout: float = 0.0, before: bool = False
+        self, layer: nn.Module, channels: int, normalization: str, dropout: float = 0.0, normalize_before: bool = False
     ) -> None:
         super().__init__()
         self.layer = layer
         self.normalization = normalization_layer(normalization, channels, image=not isinstance(layer, nn.Linear))
         self.dropout = Dropout(dropout) if dropout else nn.Identity()
-        self.normalize_before_activation = before
+        self.normalize_before = normalize_before
 
     def forward(self, inputs: Tensor) -> Tensor:
         features = self.layer(inputs)
-        if self.normalize_before_activation:
+        if self.normalize_before:
             return self.dropout(F.leaky_relu(self.normalization(features), LEAK))
         return self.normalization(self.dropout(F.leaky_relu(features, LEAK)))
 
@@ -153,23 +153,25 @@ class Logit(nn.Module):
 
 
 def dense_encoder(
-    input_shape: tuple[int, ...], outputs: int, normalization: str, dropout: float, before: bool
+    input_shape: tuple[int, ...], outputs: int, normalization: str, dropout: float, normalize_before: bool
 ) -> nn.Sequential:
     """`[B, ...]` -> 500 -> 500 -> 2000 -> `[B, outputs]`."""
     widths = (math.prod(input_shape), *DENSE_WIDTHS)
-    blocks = [Block(nn.Linear(narrow, wide), wide, normalization, dropout, before) for narrow, wide in pairwise(widths)]
+    layers = [nn.Linear(*pair) for pair in pairwise(widths)]
+    blocks = [Block(layer, layer.out_features, normalization, dropout, normalize_before) for layer in layers]
     return initialize(nn.Sequential(nn.Flatten(), *blocks, nn.Linear(widths[-1], outputs)))
 
 
 def dense_decoder(
-    latent_dim: int, output_shape: tuple[int, ...], normalization: str, before: bool, leaky_logits: bool
+    latent_dim: int, output_shape: tuple[int, ...], normalization: str, normalize_before: bool, leaky_logits: bool
 ) -> nn.Sequential:
     """`[B, latent_dim]` -> 2000 -> 500 -> 500 -> `[B, ...]`.
 
     `leaky_logits` keeps the original DPSOM's leaky ReLU on the last layer, which shrinks negative logits fivefold.
     """
     widths = (latent_dim, *reversed(DENSE_WIDTHS))
-    blocks = [Block(nn.Linear(narrow, wide), wide, normalization, before=before) for narrow, wide in pairwise(widths)]
+    layers = [nn.Linear(*pair) for pair in pairwise(widths)]
+    blocks = [Block(layer, layer.out_features, normalization, normalize_before=normalize_before) for layer in layers]
     last = [nn.LeakyReLU(LEAK)] if leaky_logits else []
     return initialize(
         nn.Sequential(*blocks, nn.Linear(widths[-1], math.prod(output_shape)), *last, nn.Unflatten(1, output_shape))
@@ -184,7 +186,7 @@ def pooled_convolution(channels_in: int, channels_out: int, shape: tuple[int, in
 
 
 def conv_encoder(
-    input_shape: tuple[int, int, int], outputs: int, normalization: str, dropout: float, before: bool
+    input_shape: tuple[int, int, int], outputs: int, normalization: str, dropout: float, normalize_before: bool
 ) -> nn.Sequential:
     """`[B, C, H, W]` -> four 3x3 convolutions (32, 64, 128, 256), pooled after the first two -> `[B, outputs]`."""
     channels, height, width = _pooled_shape(input_shape)
@@ -195,7 +197,7 @@ def conv_encoder(
         pooled_convolution(second, third, (height, width)),
         pooled_convolution(third, fourth, (height, width)),
     )
-    blocks = [Block(layer, layer.out_channels, normalization, dropout, before) for layer in layers]
+    blocks = [Block(layer, layer.out_channels, normalization, dropout, normalize_before) for layer in layers]
     network = nn.Sequential(
         Shift(-0.5),
         blocks[0],
@@ -211,7 +213,7 @@ def conv_encoder(
 
 
 def conv_decoder(
-    latent_dim: int, output_shape: tuple[int, int, int], normalization: str, before: bool
+    latent_dim: int, output_shape: tuple[int, int, int], normalization: str, normalize_before: bool
 ) -> nn.Sequential:
     """`[B, latent_dim]` -> dense 256 feature maps -> 3x3 convolutions 128, 64, 32 -> logits `[B, C, H, W]`.
 
@@ -226,7 +228,7 @@ def conv_decoder(
         pooled_convolution(third, second, (height, width)),
         nn.Conv2d(second, first, 3, padding=1),
     )
-    blocks = [Block(layer, layer.out_channels, normalization, before=before) for layer in layers]
+    blocks = [Block(layer, layer.out_channels, normalization, normalize_before=normalize_before) for layer in layers]
     network = nn.Sequential(
         Block(dense, dense.out_features, "none"),
         ToImage(height, width),
@@ -245,14 +247,14 @@ def somvae_dense_encoder(input_shape: tuple[int, ...], latent_dim: int) -> nn.Se
     The latents are linear; the original has a ReLU behind them, which confines them to an orthant.
     """
     widths = (math.prod(input_shape), *SOMVAE_DENSE_WIDTHS)
-    hidden = [layer for narrow, wide in pairwise(widths) for layer in (nn.Linear(narrow, wide), nn.ReLU())]
+    hidden = [layer for pair in pairwise(widths) for layer in (nn.Linear(*pair), nn.ReLU())]
     return initialize(nn.Sequential(nn.Flatten(), *hidden, nn.Linear(widths[-1], latent_dim)))
 
 
 def somvae_dense_decoder(latent_dim: int, output_shape: tuple[int, ...]) -> nn.Sequential:
     """`[B, latent_dim]` -> 128 -> 256 -> logits `[B, ...]`."""
     widths = (latent_dim, *reversed(SOMVAE_DENSE_WIDTHS))
-    hidden = [layer for narrow, wide in pairwise(widths) for layer in (nn.Linear(narrow, wide), nn.ReLU())]
+    hidden = [layer for pair in pairwise(widths) for layer in (nn.Linear(*pair), nn.ReLU())]
     last = nn.Linear(widths[-1], math.prod(output_shape))
     return initialize(nn.Sequential(*hidden, last, nn.Unflatten(1, output_shape)))
 

@@ -21,27 +21,16 @@ class Topography(nn.Module):
 
     Args:
         latent_dim: D, values of one input; of a picture, its pixels.
-        height, width: of the map.
-        torus: opposite edges of the map touch.
+        grid: the map's geometry.
         grid_metric: between units: `euclidean`, `manhattan` or `chebyshev`.
         unit_norm: scale inputs and centroids to unit length before they are compared.
     """
 
-    def __init__(
-        self,
-        latent_dim: int,
-        height: int,
-        width: int,
-        *,
-        torus: bool = False,
-        grid_metric: str = "euclidean",
-        unit_norm: bool = False,
-    ) -> None:
+    def __init__(self, latent_dim: int, grid: Grid, *, grid_metric: str = "euclidean", unit_norm: bool = False) -> None:
         super().__init__()
-        self.grid = Grid(height, width, torus)
-        self.unit_norm = unit_norm
-        self.centroids = nn.Parameter(F.normalize(torch.randn(self.grid.size, latent_dim), dim=1))
-        self.register_buffer("grid_distances", self.grid.distances(grid_metric))
+        self.grid, self.unit_norm = grid, unit_norm
+        self.centroids = nn.Parameter(F.normalize(torch.randn(grid.size, latent_dim), dim=1))
+        self.register_buffer("grid_distances", grid.distances(grid_metric))
 
     def features(self, inputs: Tensor) -> Tensor:
         """What is compared with the units: inputs `[B, ...]` as `[B, D]`, of unit length with `unit_norm`."""
@@ -99,15 +88,15 @@ class LatentTopography(Topography):
     Args:
         input_shape: `(C, H, W)` of one input, values in [0, 1].
         latent_dim: D.
-        height, width, options: see `Topography`.
+        grid, options: see `Topography`.
     """
 
-    def __init__(
-        self, input_shape: tuple[int, int, int], latent_dim: int, height: int, width: int, **options: bool | str
-    ) -> None:
-        super().__init__(latent_dim, height, width, **options)
-        self.encoder = networks.dense_encoder(input_shape, latent_dim, "none", 0.0, before=False)
-        self.decoder = networks.dense_decoder(latent_dim, input_shape, "none", before=False, leaky_logits=False)
+    def __init__(self, input_shape: tuple[int, int, int], latent_dim: int, grid: Grid, **options: bool | str) -> None:
+        super().__init__(latent_dim, grid, **options)
+        self.encoder = networks.dense_encoder(input_shape, latent_dim, "none", 0.0, normalize_before=False)
+        self.decoder = networks.dense_decoder(
+            latent_dim, input_shape, "none", normalize_before=False, leaky_logits=False
+        )
 
     @torch.no_grad()
     def encode(self, inputs: Tensor) -> Tensor:

@@ -71,7 +71,7 @@ class Local:
         return left / self.slots
 
     def status(self) -> str:
-        return "running " + ", ".join(f"{job.runs.config_name} {job.seed}" for job in self.running)
+        return "running " + ", ".join(f"{job.config_name} {job.seed}" for job in self.running)
 
     def stop(self) -> str:
         """Interrupts the runs as Ctrl-C would, waits until they have saved their state; a second Ctrl-C kills them."""

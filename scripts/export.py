@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments import PROJECT
-from experiments.errors import UserError, reported
+from experiments.errors import UserError, one_line, reported
 from experiments.ingredients import checkpoint
 from experiments.ingredients.observers import CHECKPOINT, for_record
 from experiments.ingredients.record import FILE_NAME as RECORD
@@ -118,7 +118,7 @@ def load_exported(folder: str | Path) -> nn.Module:
         model = build_model(content["experiment"], content["config"], Samples.of(content["samples"]))
         load_model(model, folder / WEIGHTS)
     except (OSError, RuntimeError, KeyError, TypeError, safetensors.SafetensorError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(f"the model in {folder} cannot be loaded ({reason}): export the run again") from error
     return model.eval()
 

@@ -1,6 +1,6 @@
 """One run that a table asks for: what its run folders say about it, and the process that trains it.
 
-Light to import, and it reads nothing but run folders: a Slurm worker decides with it whether to start or to resume.
+It reads nothing but run folders: a Slurm worker decides with it whether to start or to resume.
 """
 
 import fcntl
@@ -18,7 +18,6 @@ from experiments import PROJECT
 from experiments.errors import UserError
 from experiments.ingredients.observers import CHECKPOINT, read_mapping
 from scripts.records import differing_keys
-from scripts.rendering.results import Runs
 
 HEARTBEAT_SECONDS = 45  # Sacred rewrites run.json every 10 s while a run lives
 COMMENT = "reproduce.py at commit "
@@ -32,7 +31,8 @@ class Taken(UserError):
 class Job:
     """One missing run: what to do about it, with which folder, and the seconds it should take."""
 
-    runs: Runs
+    experiment: str
+    config_name: str
     seed: int
     config: dict = field(default_factory=dict, repr=False)  # every value that it should have
     updates: list[str] = field(default_factory=list, repr=False)  # key=value that its named config does not have
@@ -43,11 +43,15 @@ class Job:
     waiting_since: float = 0.0
 
     @property
+    def row(self) -> str:
+        return f"{self.experiment}/{self.config_name}"
+
+    @property
     def key(self) -> tuple[str, str, int]:
-        return self.runs.experiment, self.runs.config_name, self.seed
+        return self.experiment, self.config_name, self.seed
 
     def __str__(self) -> str:
-        return f"{self.runs.experiment} {self.runs.config_name} seed {self.seed}"
+        return f"{self.experiment} {self.config_name} seed {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ def look_up(job: Job, setting: Setting) -> None:
     """
     job.action, job.folder = "start", None
     interrupted = []
-    for folder in sorted(setting.runs_dir.joinpath(job.runs.experiment).glob("*/")):
+    for folder in sorted(setting.runs_dir.joinpath(job.experiment).glob("*/")):
         config, run = (read_mapping(folder / name) for name in ("config.json", "run.json"))
         if config.get("seed") != job.seed or differing_keys(config, job.config):
             continue
@@ -114,12 +118,12 @@ def settle(job: Job, setting: Setting) -> None:
 
 
 def command(job: Job, setting: Setting) -> list[str]:
-    fresh = [job.runs.config_name, f"seed={job.seed}", *job.updates]
+    fresh = [job.config_name, f"seed={job.seed}", *job.updates]
     settings = [f"resume={relative(job.folder)}"] if job.action == "resume" else fresh
     settings += [f"tracking.runs_dir={relative(setting.runs_dir)}", f"compute.threads={setting.threads}"]
     return [
         sys.executable,
-        str(program(job.runs.experiment)),
+        str(program(job.experiment)),
         "with",
         *settings,
         f"--comment={COMMENT}{setting.code}",

@@ -74,7 +74,9 @@ def wanted(tables: list[str], rows: list[str], seeds: int | None) -> list[Job]:
             continue
         for seed in range(asked_for if seeds is None else seeds):
             order = next((order for until, order in runs.stages if seed < until), LAST_ORDER)
-            jobs.append(((order, seed, place), Job(runs, seed)))
+            jobs.append(
+                ((order, seed, place), Job(runs.experiment, runs.config_name, seed, estimate=60 * runs.minutes))
+            )
     return [job for _, job in sorted(jobs, key=lambda pair: pair[0])]
 
 
@@ -88,14 +90,14 @@ def recorded_seconds(job: Job, records: list[Record], on_gpu: bool) -> list[floa
     return [
         record.total_seconds
         for record in records
-        if record.key == job.runs.key and bool(record.hardware.get("gpu")) == on_gpu
+        if record.key == job.row and bool(record.hardware.get("gpu")) == on_gpu
     ]
 
 
 def estimate(job: Job, records: list[Record], on_gpu: bool) -> float:
     """Seconds: the mean of the recorded ones, else what the table states, which is of two CPU cores."""
     seconds = recorded_seconds(job, records, on_gpu)
-    return sum(seconds) / len(seconds) if seconds else job.runs.minutes * 60
+    return sum(seconds) / len(seconds) if seconds else job.estimate
 
 
 # ---------------------------------------------------------------------------------------------------------- the machine

@@ -116,7 +116,7 @@ def check_rows(plan: list[Job], records: list[Record]) -> None:
         job = rows.get((record.experiment, record.config_name))
         if job and (different := conflicting_keys(record.config, job.config)):
             raise UserError(
-                f"the records of {job.runs.key} have another {', '.join(different)} than its config today: delete "
+                f"the records of {job.row} have another {', '.join(different)} than its config today: delete "
                 "them, or give the new values a config of their own"
             )
 
@@ -218,7 +218,7 @@ class Execution:
 
     def record(self, job: Job) -> None:
         try:
-            path = collect(job.folder, job.runs.config_name, self.results_runs)
+            path = collect(job.folder, job.config_name, self.results_runs)
         except UserError as error:
             self.trouble(job, str(error))
         else:
@@ -332,7 +332,7 @@ def reproduce(options: argparse.Namespace) -> int:
     executor, setting, at_a_time = make_executor(options, len(plan), state_of_code(code))
     on_gpu = options.gpus > 0 if options.executor == "slurm" else bool(gpus())
     for job in plan:
-        job.config = named_config(job.runs.experiment, job.runs.config_name)
+        job.config = named_config(job.experiment, job.config_name)
         job.estimate = estimate(job, records, on_gpu)
         look_up(job, setting)
     check_rows(plan, records)

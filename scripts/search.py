@@ -29,13 +29,12 @@ from typing import Any
 
 from experiments import PROJECT
 from experiments.configuration import config_path, read_settings
-from experiments.errors import UserError, reported
+from experiments.errors import UserError, one_line, reported
 from experiments.ingredients.observers import redact
 from experiments.ingredients.record import Provenance, state_of_code
 from scripts.jobs import Job, Setting, died, last_line, log_of, relative, settle, train
 from scripts.plan import cores, load_experiment, resolve_config
 from scripts.records import read_json, write_result
-from scripts.rendering.results import Runs
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -73,7 +72,7 @@ class Search:
         try:
             content = yaml.safe_load(path.read_text())
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise UserError(f"cannot read the search {path}: {' '.join(str(error).split())}") from error
+            raise UserError(f"cannot read the search {path}: {one_line(error)}") from error
         if not isinstance(content, dict) or set(content) != set(KEYS):
             raise UserError(f"{path} must have exactly these keys: {', '.join(KEYS)}")
         search = cls(path.stem, **content)
@@ -173,7 +172,7 @@ class Study:
                 storage=database, study_name=search.name, direction=search.direction, load_if_exists=True
             )
         except Exception as error:  # each database has its own
-            reason = redact(" ".join(str(error).split()))
+            reason = redact(one_line(error))
             raise UserError(
                 f"cannot use the storage {redact(url)} ({reason}): check its URL and that it runs"
             ) from error
@@ -228,8 +227,8 @@ class Study:
         parameters = self.search.suggested(trial)
         taken_up = self.retry.retried_trial_number(self.frozen(trial))
         number = trial.number if taken_up is None else taken_up
-        runs = Runs(self.search.experiment, self.search.config, ((1, 1),), 0.0)
-        job = Job(runs, self.seed, self.search.resolved(parameters, self.seed))
+        config = self.search.resolved(parameters, self.seed)
+        job = Job(self.search.experiment, self.search.config, self.seed, config)
         job.updates = [f"{key}={value!r}" for key, value in parameters.items()] + ["tracking.figures=False"]
         setting = Setting(self.folder / "trials" / str(number), self.threads, self.code)
         settle(job, setting)

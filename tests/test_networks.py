@@ -83,7 +83,7 @@ def test_affine_is_keras_batch_norm_whose_statistics_never_moved(image):
 
 
 def test_a_block_normalises_behind_the_activation_or_before_it():
-    behind, before = (Block(nn.Linear(4, 6), 6, "affine", before=order) for order in (False, True))
+    behind, before = (Block(nn.Linear(4, 6), 6, "affine", normalize_before=order) for order in (False, True))
     before.load_state_dict(behind.state_dict())
     for block in (behind, before):
         nn.init.constant_(block.normalization.weight, 2.0)
@@ -100,7 +100,7 @@ def test_a_block_normalises_behind_the_activation_or_before_it():
 
 @pytest.mark.parametrize("order", [False, True])
 def test_dropout_acts_in_training_only(order):
-    block = Block(nn.Linear(4, 200), 200, "none", dropout=0.4, before=order)
+    block = Block(nn.Linear(4, 200), 200, "none", dropout=0.4, normalize_before=order)
     inputs = torch.randn(20, 4)
     dropped = (block(inputs) == 0).float().mean().item()
     assert dropped == pytest.approx(0.4, abs=0.05)

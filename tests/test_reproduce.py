@@ -178,7 +178,7 @@ def finished(run: Path, commit=COMMIT, **changes) -> dict:
 
 def state(folder: Path, seed: int = 0, code: str = COMMIT) -> tuple[str, str | None]:
     """What reproduce.py would do about `quick`, and with which run folder."""
-    job = Job(TABLES["dummy"].rows[0].runs, seed, named_config("dummy", "quick"))
+    job = Job("dummy", "quick", seed, named_config("dummy", "quick"))
     look_up(job, Setting(folder / "runs", 1, code))
     return job.action, job.folder and job.folder.name
 
@@ -203,7 +203,7 @@ def test_a_named_config_is_resolved_without_running(folder):
 
 
 def test_lower_orders_go_first_then_seeds_then_rows(folder):
-    order = [(job.runs.config_name, job.seed) for job in wanted(["dummy"], [], None)]
+    order = [(job.config_name, job.seed) for job in wanted(["dummy"], [], None)]
     assert order == [
         ("broken", 0),
         ("broken", 1),
@@ -214,15 +214,15 @@ def test_lower_orders_go_first_then_seeds_then_rows(folder):
         ("rounded", 0),
         ("rounded", 1),
     ]
-    assert [(j.runs.config_name, j.seed) for j in wanted(["dummy"], ["quick"], 3)] == [("quick", s) for s in range(3)]
+    assert [(j.config_name, j.seed) for j in wanted(["dummy"], ["quick"], 3)] == [("quick", s) for s in range(3)]
     with pytest.raises(UserError, match=r"no row quik in dummy: did you mean quick\?"):
         wanted(["dummy"], ["quik"], None)
 
 
 def test_the_whole_plan_follows_the_standing_order():
     every = wanted([name for name in TABLES if name != "dummy"], [], None)
-    names = [job.runs.config_name for job in every]
-    assert {(job.runs.config_name, job.seed) for job in every[:10]} == {
+    names = [job.config_name for job in every]
+    assert {(job.config_name, job.seed) for job in every[:10]} == {
         (n, s) for n in ("mnist", "fmnist") for s in range(5)
     }
     assert names.index("mnist_faithful") > names.index("fmnist")
@@ -231,15 +231,15 @@ def test_the_whole_plan_follows_the_standing_order():
 
 
 def test_runs_that_nobody_asked_for_must_be_named():
-    assert "eicu" not in {job.runs.config_name for job in wanted(["tdpsom"], [], 2)}
-    assert [(job.runs.config_name, job.seed) for job in wanted(["tdpsom"], ["eicu"], 2)] == [("eicu", 0), ("eicu", 1)]
+    assert "eicu" not in {job.config_name for job in wanted(["tdpsom"], [], 2)}
+    assert [(job.config_name, job.seed) for job in wanted(["tdpsom"], ["eicu"], 2)] == [("eicu", 0), ("eicu", 1)]
     with pytest.raises(UserError, match="tdpsom/eicu is trained only when its seeds are asked for: add --seeds 1"):
         wanted(["tdpsom"], ["eicu"], None)
 
 
 def test_a_row_may_be_named_with_its_experiment():
     jobs = wanted(list(TABLES), ["somvae/mnist"], 1)
-    assert [job.runs.key for job in jobs] == ["somvae/mnist"]
+    assert [job.row for job in jobs] == ["somvae/mnist"]
 
 
 def test_the_estimate_takes_records_of_the_same_kind_of_device(folder):
@@ -247,10 +247,10 @@ def test_the_estimate_takes_records_of_the_same_kind_of_device(folder):
     finished(run)
     collect(run, "quick", folder / "results" / "runs")
     records = load_records(folder / "results" / "runs")
-    job = Job(TABLES["dummy"].rows[0].runs, 1)
+    job = Job("dummy", "quick", 1, estimate=60)
     assert estimate(job, records, on_gpu=False) == 90
     assert estimate(job, records, on_gpu=True) == 60, "the table's own minute"
-    assert missing([Job(job.runs, 0), job], records) == [job]
+    assert missing([Job(job.experiment, job.config_name, 0), job], records) == [job]
 
 
 @pytest.mark.parametrize(
@@ -469,7 +469,7 @@ def test_a_run_that_dies_is_resumed_but_not_for_ever(folder, capsys, monkeypatch
 )
 def test_a_run_that_was_stopped_from_outside_has_died(status, ended):
     executor = Local(Setting(Path("runs"), 1, COMMIT), 1, [])
-    job = Job(Runs("dummy", "quick", ((1, 1),), 1), 0)
+    job = Job("dummy", "quick", 0)
     executor.running.append(job)
     executor.processes[job.key] = (SimpleNamespace(poll=lambda: status), 0, 0.0)
     (found,) = executor.ended()
@@ -483,14 +483,14 @@ def test_a_run_that_was_stopped_from_outside_has_died(status, ended):
 )
 def test_a_run_takes_at_least_as_long_as_its_own_bar_says(tmp_path, estimate, elapsed, done, left):
     executor = Local(Setting(tmp_path, 1, COMMIT), 2, [])
-    job = Job(Runs("dummy", "quick", ((1, 1),), 1), 0, estimate=estimate)
+    job = Job("dummy", "quick", 0, estimate=estimate)
     executor.running.append(job)
     executor.processes[job.key] = (SimpleNamespace(), 0, time.time() - elapsed)
     log = jobs.log_of(job, executor.setting)
     log.parent.mkdir()
     bars = [tqdm.format_meter(n, 4_000, elapsed, unit="step", prefix="joint 3/9") for n in (done // 2, done)]
     log.write_text("note: a line before\n" + "\r".join(bars))
-    waiting = Job(job.runs, 1, estimate=100.0)
+    waiting = Job(job.experiment, job.config_name, 1, estimate=100.0)
     assert executor.seconds_left([waiting]) == pytest.approx((left + 100) / 2, abs=1)
 
 
@@ -526,7 +526,7 @@ def test_what_another_command_has_just_started_is_not_started_again(folder, caps
     """Its run folder does not say so before Sacred has begun."""
     monkeypatch.setattr(jobs, "HEARTBEAT_SECONDS", -13)  # gives up after two seconds
     setting = Setting(folder / "runs", 1, COMMIT)
-    job = Job(TABLES["dummy"].rows[0].runs, 0)
+    job = Job("dummy", "quick", 0)
     with monkeypatch.context() as patch:
         patch.setattr(jobs, "command", lambda *_: ["sleep", "600"])
         other = jobs.train(job, setting)

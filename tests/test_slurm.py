@@ -9,7 +9,6 @@ from pathlib import Path
 from experiments.errors import UserError
 from scripts import slurm
 from scripts.jobs import Job, Setting
-from scripts.rendering.results import Runs
 from scripts.slurm import Slurm, Worker, check_slurm, minutes
 
 import pytest
@@ -39,7 +38,7 @@ def executor(tmp_path: Path) -> Slurm:
 
 
 def job(seed: int = 0) -> Job:
-    return Job(Runs("dpsom", "fast", ((2, 1),), 1), seed)
+    return Job("dpsom", "fast", seed)
 
 
 SINFO = "echo 'main*|1:00:00'; echo 'gpu|infinite'"

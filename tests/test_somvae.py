@@ -277,7 +277,7 @@ def test_the_error_is_that_of_what_the_map_sees(monkeypatch):
     with torch.no_grad():
         latents = made.encode(split.inputs)
         expected = F.mse_loss(made.decode(made.quantize(latents)), split.inputs).item()
-        assert somvae.split_metrics(made, split, latents)["reconstruction_error"] == pytest.approx(expected)
+        assert somvae.final_metrics(made, split, latents)["reconstruction_error"] == pytest.approx(expected)
 
 
 def frames_by_loop(start, end, length):

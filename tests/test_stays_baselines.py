@@ -97,7 +97,7 @@ def test_somvae_reconstructs_hours_in_their_own_scale():
 def test_somvaes_transitions_have_a_rate_of_their_own():
     data = stays()
     made = somvae_of_hours(data)
-    phase = stays_baselines.joint_phase(
+    (phase,) = stays_baselines.phases(
         made, data.mask, dict(joint_epochs=4, learning_rate=0.001, transition_learning_rate=0.05)
     )
     assert [(update.loss, update.learning_rates) for update in phase.updates] == [

@@ -22,10 +22,10 @@ metrics = st.sampled_from(["euclidean", "manhattan", "chebyshev"])
 seeds = st.integers(0, 2**31)
 
 
-def problem(shape, seed, batch=7, dimension=3, **options):
+def problem(shape, seed, batch=7, dimension=3, torus=False, **options):
     """A map in double precision and a batch, both random; lengths far from 1."""
     torch.manual_seed(seed)
-    topography = Topography(dimension, *shape, **options).double()
+    topography = Topography(dimension, Grid(*shape, torus), **options).double()
     with torch.no_grad():
         topography.centroids.mul_(torch.rand(topography.grid.size, 1) * 3 + 0.5)
     return topography, 2 * torch.randn(batch, dimension, dtype=torch.float64)
@@ -141,7 +141,7 @@ def test_saved_and_loaded_it_is_the_same_map(options):
     file = io.BytesIO()
     torch.save(topography.state_dict(), file)
     file.seek(0)
-    loaded = Topography(3, 3, 4, **options).double()
+    loaded, _ = problem((3, 4), seed=4, **options)
     assert not torch.equal(loaded.winners(inputs), topography.winners(inputs))
     loaded.load_state_dict(torch.load(file, weights_only=True))
     assert torch.equal(loaded.loss(inputs, 1.0)["loss"], topography.loss(inputs, 1.0)["loss"])
@@ -175,7 +175,7 @@ def test_on_cuda_as_on_the_cpu():
 def trained(points, sigma, rates=(0.05, 0.005), optimizer=PhasedAdam, epochs=20, shape=(8, 8), seed=0):
     """Quantisation and topographic error of a map whose neighbourhood goes geometrically from `sigma[0]` to `[1]`."""
     torch.manual_seed(seed)
-    topography = Topography(points.shape[1], *shape)
+    topography = Topography(points.shape[1], Grid(*shape, torus=False))
     steps = optimizer(topography.parameters())
     for width, rate in zip(np.geomspace(*sigma, epochs), np.geomspace(*rates, epochs), strict=True):
         for batch in torch.randperm(len(points))[: len(points) // 50 * 50].view(-1, 50):
@@ -234,7 +234,7 @@ def test_winners_error_and_neighbourhood_are_minisoms(shape):
     points = DIGITS.double()
     som = MiniSom(*shape, points.shape[1], sigma=1.5, random_seed=0)
     som.train(points.numpy(), 2000)
-    topography = Topography(points.shape[1], *shape).double()
+    topography = Topography(points.shape[1], Grid(*shape, torus=False)).double()
     with torch.no_grad():
         topography.centroids.copy_(torch.from_numpy(som.get_weights()).flatten(0, 1))
     winners = topography.winners(points)
@@ -251,7 +251,7 @@ def test_one_step_of_gradient_descent_is_one_step_of_minisom():
     """A batch of one, at half of minisom's learning rate."""
     point = DIGITS[0].double()
     som = MiniSom(4, 5, 64, sigma=1.3, learning_rate=0.4, random_seed=0)
-    topography = Topography(64, 4, 5).double()
+    topography = Topography(64, Grid(4, 5, torus=False)).double()
     with torch.no_grad():
         topography.centroids.copy_(torch.from_numpy(som.get_weights()).flatten(0, 1))
     som.update(point.numpy(), som.winner(point.numpy()), 0, 100)
@@ -263,7 +263,7 @@ def test_one_step_of_gradient_descent_is_one_step_of_minisom():
 def test_a_map_of_latents_stays_out_of_its_autoencoder():
     torch.manual_seed(0)
     inputs = torch.rand(8, 1, 4, 4)
-    topography = LatentTopography((1, 4, 4), 3, 2, 3)
+    topography = LatentTopography((1, 4, 4), 3, Grid(2, 3, torus=False))
     assert topography.units().shape == (6, 3)
     assert topography.reconstruct(inputs).shape == inputs.shape
     torch.testing.assert_close(topography.features(inputs), topography.encoder(inputs).detach())

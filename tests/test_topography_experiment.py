@@ -11,6 +11,7 @@ from experiments.ingredients.data import Split
 from experiments.ingredients.optimization import MomentumSGD
 from experiments.ingredients.plain_som import minisom
 from experiments.ingredients.samples import Samples
+from models.grid import Grid
 from models.topography import Topography
 from scripts.plan import resolve_config
 
@@ -137,7 +138,7 @@ def test_the_phases_and_the_grids_metric_are_those_of_the_configuration():
 @pytest.mark.parametrize("seed", [0, 3])
 def test_minisom_trains_the_features_with_the_runs_seed(monkeypatch, seed):
     monkeypatch.setattr(autocast, "config", {"precision": "fp32"})
-    made, inputs = Topography(4, 2, 3), torch.rand(30, 1, 2, 2)
+    made, inputs = Topography(4, Grid(2, 3, torus=False)), torch.rand(30, 1, 2, 2)
     topography.fit_minisom(made, inputs, {"minisom_steps": 50, "sigma": [1.5, 0.5]}, seed)
     expected = minisom(inputs.flatten(1).numpy(), made.grid, steps=50, sigma=1.5, learning_rate=0.5, seed=seed)
     np.testing.assert_allclose(made.centroids.detach(), expected, rtol=1e-6)
@@ -147,7 +148,8 @@ def test_minisom_trains_the_features_with_the_runs_seed(monkeypatch, seed):
 def test_errors_are_those_of_the_units_as_they_are_compared(monkeypatch, unit_norm):
     monkeypatch.setattr(autocast, "config", {"precision": "fp32"})
     torch.manual_seed(0)
-    made, split = Topography(4, 2, 3, unit_norm=unit_norm), Split(torch.rand(30, 1, 2, 2), torch.arange(30) % 3)
+    made = Topography(4, Grid(2, 3, torus=False), unit_norm=unit_norm)
+    split = Split(torch.rand(30, 1, 2, 2), torch.arange(30) % 3)
     with torch.no_grad():
         made.centroids.mul_(torch.linspace(0.5, 3, 6)[:, None])
     points, units = split.inputs.flatten(1), made.centroids.detach()

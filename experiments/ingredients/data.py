@@ -290,7 +290,7 @@ def _unpacking(what: str) -> Iterator[str]:
             yield scratch
     except OSError as error:
         raise UserError(
-            f"cannot unpack {what} into {tempfile.gettempdir()} ({_one_line(error)}): "
+            f"cannot unpack {what} into {tempfile.gettempdir()} ({_with_type(error)}): "
             "free some space there, or name another folder in the environment variable TMPDIR"
         ) from error
 
@@ -370,7 +370,7 @@ def _require_original_file(path: Path, md5: str, dataset_class: type | SimpleNam
             )
     except OSError as error:
         raise UserError(
-            f"cannot read or write {path} ({_one_line(error)}): make it accessible, "
+            f"cannot read or write {path} ({_with_type(error)}): make it accessible, "
             f"or put {dataset_class.mirrors[0]}{path.name} (MD5 {md5}) there"
         ) from error
 
@@ -390,7 +390,7 @@ def _download(path: Path, md5: str, dataset_class: type | SimpleNamespace) -> No
                 return
     file_names = ", ".join(file_name for file_name, _ in dataset_class.resources)
     raise UserError(
-        f"{path} is missing and could not be downloaded ({_one_line(reason)}): "
+        f"{path} is missing and could not be downloaded ({_with_type(reason)}): "
         f"put the files {file_names} from {dataset_class.mirrors[0]} into {path.parent}"
     )
 
@@ -405,5 +405,5 @@ def _socket_timeout():
         socket.setdefaulttimeout(before)
 
 
-def _one_line(error: Exception) -> str:
+def _with_type(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())

@@ -130,7 +130,7 @@ def by_part(parts: Mapping[str, Part], metrics_of: Callable[[Part], dict[str, fl
     """The metrics of every split, its name in front."""
     metrics: dict[str, float] = {}
     for name, part in parts.items():
-        metrics |= with_prefix(name, metrics_of(part))
+        metrics |= prefixed(name, metrics_of(part))
     return metrics
 
 
@@ -152,7 +152,12 @@ def squared_error(inputs: Tensor, reconstructed: Tensor) -> Tensor:
     return (inputs - reconstructed).square().flatten(1).mean(dim=1)
 
 
-def with_prefix(prefix: str, metrics: dict[str, float]) -> dict[str, float]:
+def reconstruction_error(model: torch.nn.Module, inputs: Tensor) -> float:
+    """Mean squared error of what `model.reconstruct` makes of inputs `[N, ...]`."""
+    return in_chunks(model, lambda chunk: squared_error(chunk, model.reconstruct(chunk)), inputs).mean().item()
+
+
+def prefixed(prefix: str, metrics: dict[str, float]) -> dict[str, float]:
     return {f"{prefix}/{name}": value for name, value in metrics.items()}
 
 

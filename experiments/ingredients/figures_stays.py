@@ -31,6 +31,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
+BOTTOM_SAVED = 0.35  # inches that a figure without axis labels needs less
 MOST_PLANES = 40
 MOST_ROWS = 12  # units in the picture of a soft assignment
 TIME_COLOURS = "plasma"
@@ -86,9 +87,6 @@ def component_planes(planes: np.ndarray, labels: Sequence[str], spread: np.ndarr
         colour_bar.locator = MaxNLocator(3)
         bar.tick_params(labelsize=5.5, length=0, pad=1)
     return figure
-
-
-BOTTOM_SAVED = 0.35  # inches that a figure without axis labels needs less
 
 
 @matplotlib.rc_context(STYLE)
@@ -250,7 +248,7 @@ def typical_stays(stays: Mapping[str, Sequence[tuple[int, Sequence[Line]]]]) -> 
     )
     figure, top = headed_figure(left + variables * (width + gap_across), down, "Most typical stays", note)
     hours = max(len(lines[0].values) for members in stays.values() for _, lines in members)
-    panels: dict[int, Axes] = {}
+    first_of_column: dict[int, Axes] = {}
     for row, (name, members) in enumerate(stays.items()):
         for column in range(variables):
             axes = axes_at(
@@ -260,9 +258,9 @@ def typical_stays(stays: Mapping[str, Sequence[tuple[int, Sequence[Line]]]]) -> 
                 width,
                 height,
             )
-            if column in panels:
-                axes.sharey(panels[column])
-            panels.setdefault(column, axes)
+            if column in first_of_column:
+                axes.sharey(first_of_column[column])
+            first_of_column.setdefault(column, axes)
             for (hour, lines), colour in zip(members, COLOURS, strict=False):
                 line = lines[column]
                 axes.plot(line.values, color=colour, linewidth=1.1)

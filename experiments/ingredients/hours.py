@@ -17,6 +17,7 @@ import numpy as np
 from scipy import sparse, stats
 from torch import Tensor
 
+REPORTED = ("nmi_geometric", "nmi_arithmetic", "ami", "purity")
 RESAMPLES = 500
 Sums = Callable[[sparse.csr_array], np.ndarray]
 
@@ -64,7 +65,7 @@ class Hours:
 
     @property
     def first_label(self) -> str:
-        """The label of the shortest window, which maps are coloured by."""
+        """The first label, the one with the shortest name, by which maps are coloured."""
         return next(iter(self.labels))
 
 
@@ -106,9 +107,6 @@ def all_metrics(hours: Hours, number_of_units: int) -> dict[str, float]:
     if "death" in hours.outcomes:
         metrics |= death_purity(hours, number_of_units)
     return metrics
-
-
-REPORTED = ("nmi_geometric", "nmi_arithmetic", "ami", "purity")
 
 
 def movement(hours: Hours, grid: Grid) -> dict[str, float]:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.errors import UserError
+from experiments.errors import UserError, one_line
 from experiments.ingredients.torchvision_datasets import import_torchvision_datasets
 
 import numpy as np
@@ -63,7 +63,7 @@ def _listed(folder: Path) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
         found = datasets.ImageFolder(str(folder))
     except (OSError, RuntimeError) as error:
         missing = "it does not exist; a relative data.root starts at the project's folder"
-        reason = " ".join(str(error).split()) if os.path.isdir(folder) else missing
+        reason = one_line(error) if os.path.isdir(folder) else missing
         raise UserError(
             f"{folder} is no image folder ({reason}): it needs one folder of pictures for each class"
         ) from error
@@ -100,7 +100,7 @@ def open_picture(path: str) -> np.ndarray:
 
 
 def _unreadable(path: str, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())
+    reason = one_line(error)
     return UserError(f"{path} cannot be read as a picture ({reason}): replace or delete it")
 
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
 
-from experiments.errors import UserError
+from experiments.errors import UserError, one_line
 from experiments.ingredients.normalization import forward_filled, normalised
 from experiments.ingredients.stays import Channel, Description, Stays, cached_stays
 
@@ -118,7 +118,7 @@ def load_physionet2012(root: Path) -> Stays:
         checksum = source_checksum(paths) if paths else None
         return cached_stays(folder, checksum, lambda: prepare(read_sources(paths), checksum, folder))
     except (OSError, EOFError, tarfile.TarError, lzma.LZMAError, zlib.error) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(f"cannot read the files in {folder} ({reason}): download them again from {URL}") from error
 
 

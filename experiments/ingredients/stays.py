@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import compress
 from pathlib import Path
 
-from experiments.errors import UserError
+from experiments.errors import UserError, one_line
 from experiments.ingredients.observers import write_atomically
 
 import torch
@@ -90,7 +90,7 @@ class Description:
 
     @property
     def generated(self) -> bool:
-        """Nobody's data."""
+        """Whether nobody's data: what they hold may be published."""
         return self.checksum == GENERATED
 
 
@@ -188,13 +188,13 @@ def read_stays(folder: Path) -> Stays:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
         stays = Stays(
             **{name: tensors[name] for name in KINDS},
-            labels=_with_prefix(tensors, LABEL),
-            outcomes=_with_prefix(tensors, OUTCOME),
+            labels=_without_prefix(tensors, LABEL),
+            outcomes=_without_prefix(tensors, OUTCOME),
             description=description,
         )
         check(stays)
     except (OSError, KeyError, ValueError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(f"{path} cannot be used ({reason}): delete it and prepare it again") from error
     return stays
 
@@ -216,7 +216,7 @@ def read_description(folder: Path) -> Description | None:
     except FileNotFoundError:
         return None
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(f"{path} cannot be used ({reason}): delete it and prepare the stays again") from error
 
 
@@ -284,12 +284,12 @@ def _tensors(stays: Stays) -> dict[str, Tensor]:
     return tensors | {OUTCOME + name: outcome for name, outcome in stays.outcomes.items()}
 
 
-def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _without_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Those whose names start so, without the prefix."""
-    return {name.removeprefix(prefix): tensors[name] for name in with_prefix(tensors, prefix)}
+    return {name.removeprefix(prefix): tensors[name] for name in starting_with(tensors, prefix)}
 
 
-def with_prefix(names: Iterable[str], prefix: str) -> list[str]:
+def starting_with(names: Iterable[str], prefix: str) -> list[str]:
     """Those that start so, the shortest first: `score_6` before `score_24`."""
     return sorted((name for name in names if name.startswith(prefix)), key=lambda name: (len(name), name))
 

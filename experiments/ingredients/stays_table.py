@@ -29,7 +29,7 @@ from experiments.ingredients.hours_table import (
     read_table,
 )
 from experiments.ingredients.normalization import forward_filled, normalised, scaled
-from experiments.ingredients.stays import LABEL, SPLITS, Channel, Description, Stays, cached_stays, with_prefix
+from experiments.ingredients.stays import LABEL, SPLITS, Channel, Description, Stays, cached_stays, starting_with
 
 import numpy as np
 import polars as pl
@@ -65,7 +65,7 @@ def load_stays_table(root: Path) -> Stays:
 def prepare(hours: Path, stays: Path, checksum: str) -> Stays:
     """The stays of both tables; what `load_stays_table` says of errors."""
     table = HoursTable.read(hours)
-    labels = with_prefix(table.lines.columns, LABEL)
+    labels = starting_with(table.lines.columns, LABEL)
     variables = [column for column in table.lines.columns if column not in ("stay", "hour", *labels)]
     if not labels or not variables:
         lacks = "no label.<name>, the classes that the map is measured by" if not labels else "no variable"

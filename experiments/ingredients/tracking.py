@@ -1,7 +1,7 @@
 """Where a run is recorded: its run folder (always), MongoDB (when a URL is given), TensorBoard, pictures, artifacts.
 
 Run folder: `<runs_dir>/<experiment>/<id>/` with Sacred's config.json, run.json, metrics.json and cout.txt, and ours:
-`tensorboard/` and `figures/*.png`.
+`tensorboard/`, `figures/*.png`, the trainer's checkpoint.pt, and record.json and data.json at the end.
 """
 
 import os

@@ -171,7 +171,7 @@ class Trainer:
             KeyboardInterrupt: after a checkpoint was saved, when the process was asked to stop.
         """
         total = sum(phase.epochs for phase in self.phases) * self.steps_per_epoch
-        done = self._epochs_done() * self.steps_per_epoch + (self.epoch.step if self.epoch else 0)
+        done = len(self.progress.history) * self.steps_per_epoch + (self.epoch.step if self.epoch else 0)
         with _deferred_signals() as signals, _bar(total, done) as bar:
             self.signals, self.bar = signals, bar
             while self.progress.phase < len(self.phases):
@@ -282,7 +282,7 @@ class Trainer:
             raise self._failed(str(error)) from error
         self._add_seconds("evaluation", time.perf_counter() - start)
         progress.history.append(row)
-        self._log(row, self._epochs_done())
+        self._log(row, len(progress.history))
         shown = {name: row[name] for name in SHOWN if name in row}
         rate = self.steps_per_epoch * self.batch_size / seconds
         postfix = {name.removeprefix("validation/"): f"{value:.4g}" for name, value in shown.items()}
@@ -313,9 +313,6 @@ class Trainer:
             return self.progress.epoch * length // phase.epochs
         done = self.progress.epoch * self.steps_per_epoch + self.epoch.step
         return done * length // (phase.epochs * self.steps_per_epoch)
-
-    def _epochs_done(self) -> int:
-        return sum(phase.epochs for phase in self.phases[: self.progress.phase]) + self.progress.epoch
 
     def _add_seconds(self, name: str, seconds: float) -> None:
         self.progress.seconds[name] = self.progress.seconds.get(name, 0.0) + seconds

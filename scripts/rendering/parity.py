@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 
-from scripts.records import MARGIN, Comparison, Record, Summary, compare, compare_ours
+from scripts.records import Comparison, Record, Summary, compare, compare_ours
 from scripts.rendering.cells import (
     DAGGER,
     Entry,
@@ -63,7 +63,7 @@ def cell_against(reference: Reference | None, metric: str, runs: Runs | None, re
         return Cell(None, None, False, None)
     ours = results.summary(runs, metric)
     like = ours is not None and reference is not None and same_units(reference, results.of(runs))
-    return Cell(runs, ours, results.dirty(runs), compare(ours, reference.summary(), MARGIN) if like else None)
+    return Cell(runs, ours, results.dirty(runs), compare(ours, reference.summary()) if like else None)
 
 
 def parity_lines(table: Table, columns: list[str], results: Results) -> list[ParityLine]:
@@ -96,7 +96,7 @@ def own_lines(table: Table, columns: list[str], results: Results) -> list[Parity
     return lines
 
 
-def our_cell(cell: "Cell", metric: str) -> str:
+def our_cell(cell: Cell, metric: str) -> str:
     """`.6919 ± .0012, n = 3`; empty without a run."""
     if cell.ours is None:
         return ""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from experiments.errors import UserError
+from experiments.errors import UserError, one_line
 from scripts.records import Record, Summary, load_records, read_json, summarise
 
 import yaml
@@ -164,7 +164,7 @@ def load_references(path: Path) -> tuple[dict, dict, list[Reference]]:
                 raise ValueError(f"spread, error or status is wrong in {entry}")
             references.append(reference)
     except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{path} cannot be used: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path} cannot be used: {one_line(error)}") from error
     return sources, notes, references
 
 
