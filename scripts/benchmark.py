@@ -28,13 +28,12 @@ from experiments.errors import UserError, reported
 from experiments.ingredients.augmentation import augmentation
 from experiments.ingredients.compute import autocast, compute, hardware, prepare, versions
 from experiments.ingredients.evaluation import evaluation
-from experiments.ingredients.observers import write_atomically
 from experiments.ingredients.record import Provenance
 from experiments.ingredients.samples import Samples
 from experiments.ingredients.stays import Description, Stays
 from experiments.ingredients.training import Phase, Trainer
 from scripts.plan import load_experiment, resolve_config
-from scripts.records import read_json
+from scripts.records import read_json, write_result
 from scripts.rendering.measurements import speed_table
 
 import torch
@@ -253,7 +252,7 @@ def main() -> int:
             line = {"config": config, "precision": precision, **json.loads(done.stdout.splitlines()[-1])}
             results.append(line | code)
             content = {"format": 2, "results": merged(former, results)}
-            write_atomically(RESULT, (json.dumps(content, indent=1) + "\n").encode())
+            write_result(RESULT, (json.dumps(content, indent=1) + "\n").encode())
     print(speed_table(results))
     return 0
 

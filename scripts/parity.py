@@ -18,7 +18,6 @@ from pathlib import Path
 from experiments import PROJECT
 from experiments.errors import UserError, reported
 from experiments.ingredients.compute import versions
-from experiments.ingredients.observers import write_atomically
 from experiments.ingredients.record import Provenance
 from models import assignment
 from models.dpsom import DPSOM, LossWeights
@@ -28,6 +27,7 @@ from models.somvae import LossWeights as SOMVAELossWeights
 from models.tdpsom import TDPSOM
 from models.tdpsom import LossWeights as TDPSOMLossWeights
 from scripts.golden import QUANTITIES, TARGET_QUANTITIES, Deviation, Golden, Port, Slot, compare
+from scripts.records import write_result
 
 import numpy as np
 import torch
@@ -382,7 +382,7 @@ def main() -> int:
         "fixtures": checksums,
         "rows": rows,
     }
-    write_atomically(RECORD, (json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
+    write_result(RECORD, (json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
     return 0
 
 

@@ -97,7 +97,7 @@ def test_other_experiments_refuse(tmp_path, monkeypatch, in_process):
 
 
 def test_what_cannot_be_divided_is_refused(monkeypatch):
-    monkeypatch.setattr(processes, "PROCESSES", 2)
+    monkeypatch.setattr(processes, "WORLD_SIZE", 2)
     with pytest.raises(UserError, match="batch_size=25 cannot be divided among 2 processes"):
         processes.Parallel(torch.nn.Linear(2, 2), 25)
     normalising, _ = encoder_of("residual", 3, (8, 8), 2)

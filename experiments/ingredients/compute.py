@@ -60,7 +60,7 @@ def prepare(device: str, precision: str, compile: bool, threads: int | None, det
     if emulated and compile:
         raise UserError(f"compute.compile=True compiles nothing here ({bfloat16.NOTE}): use compute.precision=fp32")
     bfloat16.emulate(emulated)
-    if emulated and processes.NUMBER == 0:
+    if emulated and processes.RANK == 0:
         print(f"note: {bfloat16.NOTE}", file=sys.stderr)
     return processes.join(torch.device("cuda" if use_cuda else "cpu"))
 
@@ -105,7 +105,7 @@ def recorded(
     step: Callable[..., dict[str, Tensor]], model: nn.Module, device: torch.device, graphs: bool
 ) -> Callable[..., dict[str, Tensor]]:
     """`step`, as a CUDA graph where `compute.graphs` is set and one process trains alone on a GPU."""
-    return Recorded(step, model) if graphs and device.type == "cuda" and processes.PROCESSES == 1 else step
+    return Recorded(step, model) if graphs and device.type == "cuda" and processes.WORLD_SIZE == 1 else step
 
 
 def hardware(device: torch.device) -> dict[str, str | int | bool | None]:
@@ -115,7 +115,7 @@ def hardware(device: torch.device) -> dict[str, str | int | bool | None]:
         "cpu": _processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
-        "processes": processes.PROCESSES,
+        "processes": processes.WORLD_SIZE,
         "bfloat16_emulated": bfloat16.emulated(),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
     }

@@ -11,7 +11,7 @@ from experiments.ingredients import figures
 from experiments.ingredients.compute import autocast, compute, seeded
 from experiments.ingredients.data import Split
 from experiments.ingredients.metrics import clustering_metrics, topology_metrics, winners
-from experiments.ingredients.processes import NUMBER
+from experiments.ingredients.processes import RANK
 from experiments.ingredients.tracking import Tracker
 from experiments.ingredients.trained_map import write_map
 from experiments.ingredients.training import Phase
@@ -47,7 +47,7 @@ def in_chunks(
     """
     model.eval()
     with autocast(device_type=inputs.device.type):
-        chunks = tqdm(inputs.split(size), desc="evaluating", delay=3, leave=False, disable=NUMBER > 0)
+        chunks = tqdm(inputs.split(size), desc="evaluating", delay=3, leave=False, disable=RANK > 0)
         return torch.cat([function(chunk).float() for chunk in chunks])
 
 

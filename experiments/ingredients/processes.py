@@ -18,9 +18,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-NUMBER = int(os.environ.get("RANK", 0))  # of this process
-NUMBER_ON_HOST = int(os.environ.get("LOCAL_RANK", 0))
-PROCESSES = int(os.environ.get("WORLD_SIZE", 1))
+RANK = int(os.environ.get("RANK", 0))  # of this process, among all
+LOCAL_RANK = int(os.environ.get("LOCAL_RANK", 0))  # among those of its host
+WORLD_SIZE = int(os.environ.get("WORLD_SIZE", 1))  # processes
 PATIENCE = timedelta(hours=1)  # for a process that loads data or evaluates
 
 
@@ -30,15 +30,15 @@ def join(device: torch.device) -> torch.device:
     Raises:
         UserError: a host has fewer GPUs than processes.
     """
-    if PROCESSES == 1:
+    if WORLD_SIZE == 1:
         return device
     if device.type == "cuda":
-        if torch.cuda.device_count() <= NUMBER_ON_HOST:
+        if torch.cuda.device_count() <= LOCAL_RANK:
             raise UserError(
-                f"process {NUMBER_ON_HOST + 1} of this host has no GPU, there are {torch.cuda.device_count()}: "
+                f"process {LOCAL_RANK + 1} of this host has no GPU, there are {torch.cuda.device_count()}: "
                 "lower torchrun's --nproc-per-node"
             )
-        device = torch.device("cuda", NUMBER_ON_HOST)
+        device = torch.device("cuda", LOCAL_RANK)
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     atexit.register(dist.destroy_process_group)
@@ -48,10 +48,10 @@ def join(device: torch.device) -> torch.device:
 @contextmanager
 def one_first() -> Iterator[None]:
     """The first process of every host goes through the block alone, the others after it: for downloads and caches."""
-    if PROCESSES > 1 and NUMBER_ON_HOST > 0:
+    if WORLD_SIZE > 1 and LOCAL_RANK > 0:
         dist.barrier()
     yield
-    if PROCESSES > 1 and NUMBER_ON_HOST == 0:
+    if WORLD_SIZE > 1 and LOCAL_RANK == 0:
         dist.barrier()
 
 
@@ -72,12 +72,12 @@ class Parallel:
     def __init__(self, model: nn.Module, batch_size: int) -> None:
         self.share = slice(None)
         self.call = _call
-        if PROCESSES == 1:
+        if WORLD_SIZE == 1:
             return
-        if batch_size % PROCESSES:
-            raise UserError(f"training.batch_size={batch_size} cannot be divided among {PROCESSES} processes")
-        part = batch_size // PROCESSES
-        self.share = slice(NUMBER * part, (NUMBER + 1) * part)
+        if batch_size % WORLD_SIZE:
+            raise UserError(f"training.batch_size={batch_size} cannot be divided among {WORLD_SIZE} processes")
+        part = batch_size // WORLD_SIZE
+        self.share = slice(RANK * part, (RANK + 1) * part)
         on_cuda = next(model.parameters()).is_cuda
         if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
             if not on_cuda:
@@ -94,14 +94,14 @@ class Parallel:
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean of `values` over the processes."""
-        if PROCESSES > 1:
+        if WORLD_SIZE > 1:
             dist.all_reduce(values)
-            values /= PROCESSES
+            values /= WORLD_SIZE
         return values
 
     def agreed(self, number: int | None) -> int | None:
         """The greatest number that any process has, None when none has one."""
-        if PROCESSES == 1:
+        if WORLD_SIZE == 1:
             return number
         greatest = torch.tensor(number or 0)
         dist.all_reduce(greatest, dist.ReduceOp.MAX, group=self.signals)

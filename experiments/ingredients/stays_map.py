@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Sequence
 
 from experiments.ingredients import figures, figures_stays
 from experiments.ingredients.compute import autocast, seeded
@@ -10,7 +11,7 @@ from experiments.ingredients.figures_stays import Line
 from experiments.ingredients.forecasting import STEPS
 from experiments.ingredients.hours import Hours, unit_table
 from experiments.ingredients.observers import write_atomically
-from experiments.ingredients.stays import Stays
+from experiments.ingredients.stays import Channel, Stays
 from experiments.ingredients.tracking import Tracker
 from experiments.ingredients.trajectories import label_spread, quantity_words, write_trajectories
 from models.tdpsom import TDPSOM
@@ -82,9 +83,14 @@ def planes(tdpsom: TDPSOM, stays: Stays):
     """Component planes of the decoded centroids."""
     decoded = in_chunks(tdpsom, lambda chunk: tdpsom.decode(chunk).mean, tdpsom.centroids.detach()).cpu().numpy()
     channels = stays.description.channels
-    scale, mean = (np.array([getattr(channel, key) for channel in channels]) for key in ("scale", "mean"))
-    labels = [channel.label for channel in channels]
-    return figures_stays.component_planes((decoded * scale + mean).T, labels, decoded.std(axis=0), tdpsom.grid)
+    values, labels = in_clinical_units(decoded, channels), [channel.label for channel in channels]
+    return figures_stays.component_planes(values.T, labels, decoded.std(axis=0), tdpsom.grid)
+
+
+def in_clinical_units(values: np.ndarray, channels: Sequence[Channel]) -> np.ndarray:
+    """Normalised values `[..., C]` of these channels in their own units."""
+    mean, scale = np.array([(channel.mean, channel.scale) for channel in channels]).T
+    return values * scale + mean
 
 
 def often_measured(stays: Stays) -> list[int]:
@@ -96,12 +102,9 @@ def clinical_lines(stays: Stays, stay: int, variables: list[int]) -> list[Line]:
     """These variables of one stay, in clinical units; NaN before they are first measured."""
     length = int(stays.lengths[stay])
     inputs, observed = stays.inputs[stay, :length].cpu().numpy(), stays.observed[stay, :length].cpu().numpy()
-    known = np.where(np.maximum.accumulate(observed, axis=0), inputs, np.nan)
     channels = stays.description.channels
-    return [
-        Line(channel.label, known[:, index] * channel.scale + channel.mean, observed[:, index])
-        for index, channel in ((index, channels[index]) for index in variables)
-    ]
+    values = in_clinical_units(np.where(np.maximum.accumulate(observed, axis=0), inputs, np.nan), channels)
+    return [Line(channels[index].label, values[:, index], observed[:, index]) for index in variables]
 
 
 @torch.no_grad()
@@ -114,8 +117,7 @@ def clinical_forecasts(tdpsom: TDPSOM, stays: Stays, stay: int, variables: list[
         coming = tdpsom.forecast(known, STEPS, sampled=True)
         values = tdpsom.decode(coming.flatten(0, 1)).sample().unflatten(0, coming.shape[:2])
     channels = [stays.description.channels[index] for index in variables]
-    scale, mean = (np.array([getattr(channel, key) for channel in channels]) for key in ("scale", "mean"))
-    return values[..., variables].cpu().numpy() * scale + mean
+    return in_clinical_units(values[..., variables].cpu().numpy(), channels)
 
 
 def typical(tdpsom: TDPSOM, stays: Stays, hours: Hours, latents: Tensor, risk: np.ndarray, variables: list[int]):

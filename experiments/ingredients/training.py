@@ -19,7 +19,7 @@ from experiments.ingredients import checkpoint
 from experiments.ingredients.compute import autocast, compiled, compute, recorded
 from experiments.ingredients.observers import CHECKPOINT, shown
 from experiments.ingredients.optimization import MomentumSGD, PhasedAdam, staircase_decay
-from experiments.ingredients.processes import NUMBER, Parallel
+from experiments.ingredients.processes import RANK, Parallel
 from experiments.ingredients.tracking import Tracker
 
 import torch
@@ -357,7 +357,7 @@ class Trainer:
 
 
 def _bar(total: int, done: int) -> tqdm:
-    return tqdm(total=total, initial=done, unit="step", mininterval=1.0, disable=NUMBER > 0)
+    return tqdm(total=total, initial=done, unit="step", mininterval=1.0, disable=RANK > 0)
 
 
 def _moved(value: Any, device: torch.device) -> Any:
