@@ -48,8 +48,8 @@ DPSOM = {
     "mnist_faithful": dpsom("mnist_faithful", FAITHFUL, 160),
     "mnist_faithful_104": dpsom("mnist_faithful_104", ((1, 2),), 60),
     "fmnist_faithful": dpsom("fmnist_faithful", FAITHFUL, 160),
-    "mnist_conv": dpsom("mnist_conv", CONV, 135),
-    "fmnist_conv": dpsom("fmnist_conv", CONV, 135),
+    "mnist_conv": dpsom("mnist_conv", CONV, 165),
+    "fmnist_conv": dpsom("fmnist_conv", CONV, 165),
     "mnist_conv_faithful": dpsom("mnist_conv_faithful", CONV_FAITHFUL, 342),
     "fmnist_conv_faithful": dpsom("fmnist_conv_faithful", CONV_FAITHFUL, 342),
 }
@@ -109,7 +109,7 @@ CLUSTERS_64 = {  # as above, for K = 64; what this repository lacks has no exper
     "idec": ("IDEC", None, "", (), 0),
     "somvae": ("SOM-VAE", "somvae", "_k64", ((1, 7), (5, 9)), 45),
     "dpsom": ("DPSOM, dense", "dpsom", "", CORRECTED, 55),
-    "dpsom_conv": ("DPSOM, conv", "dpsom", "_conv", CONV, 135),
+    "dpsom_conv": ("DPSOM, conv", "dpsom", "_conv", CONV, 165),
 }
 
 
