@@ -90,7 +90,7 @@ class Description:
 
     @property
     def generated(self) -> bool:
-        """Whether nobody's data: what they hold may be published."""
+        """Whether they are nobody's data, which may be published."""
         return self.checksum == GENERATED
 
 
