@@ -40,6 +40,24 @@ def in_process():
         signal.signal(number, handler)
 
 
+@pytest.fixture
+def collapse(monkeypatch):
+    """Makes the models that an experiment builds have one unit near the latents and all others far away."""
+
+    def collapse(experiment):
+        build = experiment.build
+
+        def collapsed(*arguments):
+            model = build(*arguments)
+            with torch.no_grad():
+                model.centroids[1:] += 1e4
+            return model
+
+        monkeypatch.setattr(experiment, "build", collapsed)
+
+    return collapse
+
+
 @pytest.fixture(autouse=True)
 def native_bfloat16():
     """No test sees what another one's run has emulated."""

@@ -190,16 +190,8 @@ def test_cuda_asked_for_and_absent(tmp_path):
     )
 
 
-def test_a_collapsed_map_stops_the_run(tmp_path, monkeypatch):
-    build = dpsom.build
-
-    def collapsed(*arguments):
-        model = build(*arguments)
-        with torch.no_grad():
-            model.centroids[1:] += 1e4
-        return model
-
-    monkeypatch.setattr(dpsom, "build", collapsed)
+def test_a_collapsed_map_stops_the_run(tmp_path, collapse):
+    collapse(dpsom)
     finished = run(tmp_path, SHORT + "training.joint_epochs=5")
     assert finished.status == 2
     last = finished.errors.splitlines()[-1]

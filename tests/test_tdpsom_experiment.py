@@ -146,16 +146,8 @@ def test_a_map_larger_than_the_training_hours_is_refused(in_process, tmp_path):
     assert "model.map_size=[200, 200] has more units than the" in finished.errors.splitlines()[-1]
 
 
-def test_a_collapsed_map_stops_the_run(in_process, tmp_path, monkeypatch):
-    build = tdpsom.build
-
-    def collapsed(*arguments):
-        made = build(*arguments)
-        with torch.no_grad():
-            made.centroids[1:] += 1e4
-        return made
-
-    monkeypatch.setattr(tdpsom, "build", collapsed)
+def test_a_collapsed_map_stops_the_run(in_process, tmp_path, collapse):
+    collapse(tdpsom)
     finished = run(tmp_path, "fast")
     assert finished.status == 2
     assert "the map collapsed: after joint epoch 1 one unit holds all of" in finished.errors.splitlines()[-1]

@@ -118,15 +118,7 @@ def test_memory_is_asked_for_before_it_is_taken():
 
 
 def test_the_joint_rate_falls_along_half_a_cosine():
-    settings = dict(
-        reconstruct_epochs=0,
-        organise_epochs=0,
-        joint_epochs=2,
-        learning_rate=0.1,
-        final_rate=0.1,
-        sigma=[3.0, 0.7],
-        organise_learning_rates=[0.05, 0.005],
-    )
+    settings = TRAINING | {"joint_epochs": 2}
     net = tpae.build({"model": MODEL, "loss": LOSS}, Samples((1, 8, 8), classes=("a", "b")))
     (phase,) = [stage for stage in tpae.phases(net, torch.zeros(1), settings, steps_per_epoch=51) if stage.epochs]
     rates = phase.updates[0].learning_rates
@@ -141,6 +133,10 @@ MODEL = dict(
     temperature=0.4, assignment="soft", sampling="native", normalize_latents=True, recompute=False,
 )  # fmt: skip
 LOSS = {name: 1.0 for name in tpae.LossWeights.__annotations__}
+TRAINING = dict(
+    reconstruct_epochs=0, organise_epochs=0, joint_epochs=0, learning_rate=0.1, final_rate=0.1, sigma=[3.0, 0.7],
+    organise_learning_rates=[0.05, 0.005],
+)  # fmt: skip
 
 
 def test_a_walk_passes_through_the_prototypes_on_its_way():
@@ -156,15 +152,7 @@ def test_a_walk_passes_through_the_prototypes_on_its_way():
 
 
 def test_neighbourhood_and_rate_fall_geometrically_while_organising():
-    settings = dict(
-        reconstruct_epochs=0,
-        organise_epochs=3,
-        joint_epochs=0,
-        learning_rate=0.1,
-        final_rate=0.1,
-        sigma=[4.0, 1.0],
-        organise_learning_rates=[0.16, 0.01],
-    )
+    settings = TRAINING | {"organise_epochs": 3, "sigma": [4.0, 1.0], "organise_learning_rates": [0.16, 0.01]}
     net = tpae.build({"model": MODEL, "loss": LOSS}, Samples((1, 8, 8), classes=("a", "b")))
     organise = tpae.phases(net, torch.zeros(1), settings, steps_per_epoch=1)[1].updates[0]
     assert organise.learning_rates == pytest.approx((0.16, 0.04, 0.01))
@@ -175,15 +163,7 @@ def test_neighbourhood_and_rate_fall_geometrically_while_organising():
 def test_every_phase_trains_on_augmented_pictures_and_the_last_at_the_falling_rate(monkeypatch, network):
     monkeypatch.setattr(tpae.augmented, "config", {"flip": True, "shift": 0})
     epochs = 0 if network == "cnn" else 1
-    settings = dict(
-        reconstruct_epochs=epochs,
-        organise_epochs=epochs,
-        joint_epochs=2,
-        learning_rate=0.1,
-        final_rate=0.1,
-        sigma=[3.0, 0.7],
-        organise_learning_rates=[0.05, 0.005],
-    )
+    settings = TRAINING | {"reconstruct_epochs": epochs, "organise_epochs": epochs, "joint_epochs": 2}
     net = tpae.build({"model": MODEL | {"network": network}, "loss": LOSS}, Samples((1, 8, 8), classes=("a", "b")))
     labels, inputs = torch.arange(40) % 2, torch.rand(40, 1, 8, 8)
     stages = tpae.phases(net, labels, settings, steps_per_epoch=51)

@@ -126,7 +126,7 @@ def test_transitions_are_counted_on_the_training_sequences(monkeypatch):
         None, parts, encode=lambda frames: frames.flatten(1), centroids=torch.arange(6.0)[:, None],
         grid=Grid(2, 3, False), learned=None, decoded=None, metrics_of=lambda *_: {}, step=1,
     )  # fmt: skip
-    moves = {name: torch.stack([one[:, :-1], one[:, 1:]], 2).flatten(0, 1) for name, one in units.items()}
-    counted = counted_transitions(moves["train"], 6)
+    counted = counted_transitions(moves_of(units["train"]), 6)
     for name in ("validation", "test"):
-        assert found[f"{name}_series/counted_transition_nll"] == pytest.approx(transition_nll(counted, moves[name]))
+        expected = transition_nll(counted, moves_of(units[name]))
+        assert found[f"{name}_series/counted_transition_nll"] == pytest.approx(expected)
