@@ -74,7 +74,7 @@ DIFFERENCES = (
 )
 RATES = (
     "*Original's rates*: SOM-VAE's learning rate falls by a tenth every 500 batches, as in its code, all in fp32; "
-    "*ours* starts twice as high and falls a fourth as fast, in bfloat16 but for VQ-VAE and GB-SOM."
+    "*ours* starts twice as high and falls a fourth as fast, in bfloat16 but for GB-SOM."
 )
 
 TOPOGRAPHY = {
@@ -97,7 +97,7 @@ TABLE_1 = {  # row of SOM-VAE's table 1: label, experiment, ending of the config
     "kmeans": ("k-means", "baselines", "_kmeans", CHEAP, 1),
     "minisom": ("MiniSom", "baselines", "_minisom", CHEAP, 1),
     "gbsom": ("GB-SOM", "somvae", "_gbsom", CHEAP, 2),
-    "vqvae": ("VQ-VAE", "somvae", "_vqvae", HEAVY, 75),
+    "vqvae": ("VQ-VAE", "somvae", "_vqvae", HEAVY, 25),
     "no_grads": ("no_grads", "somvae", "_no_grads", HEAVY, 35),
     "gradcopy": ("gradcopy", "somvae", "_gradcopy", HEAVY, 40),
     "somvae": ("SOM-VAE", "somvae", "", HEAVY, 40),
