@@ -9,7 +9,10 @@ They share data, splits, metrics and records with the models; VQ-VAE is a config
 import time
 from collections.abc import Callable
 
+from experiments.analyses.transitions import evaluate_series
 from experiments.configuration import at_least, one_of, positive
+from experiments.engine.kmeans import kmeans
+from experiments.engine.plain_som import minisom
 from experiments.ingredients.compute import compute, prepare
 from experiments.ingredients.data import Split, data, load_dataset
 from experiments.ingredients.evaluation import (
@@ -20,15 +23,12 @@ from experiments.ingredients.evaluation import (
     map_metrics,
     squared_error,
 )
-from experiments.ingredients.kmeans import kmeans
-from experiments.ingredients.metrics import winners
-from experiments.ingredients.plain_som import minisom
-from experiments.ingredients.record import Provenance, finish
 from experiments.ingredients.series import evaluated_series, series
 from experiments.ingredients.tracking import Tracker, tracking
 from experiments.ingredients.training import Progress
-from experiments.ingredients.transitions import evaluate_series
 from experiments.launch import launch
+from experiments.measures.metrics import winners
+from experiments.record import Provenance, finish
 from experiments.registration import register
 from models.grid import Grid
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.configuration import any_length, at_least, between, one_of, positive, weights_of
+from experiments.datasets.samples import Samples
 from experiments.errors import UserError
 from experiments.ingredients.compute import compute, prepare
 from experiments.ingredients.data import Split, data, load_dataset
@@ -28,11 +29,10 @@ from experiments.ingredients.evaluation import (
     map_metrics,
     reconstruction_error,
 )
-from experiments.ingredients.record import Provenance, finish
-from experiments.ingredients.samples import Samples
 from experiments.ingredients.tracking import Tracker, tracking
 from experiments.ingredients.training import Phase, Trainer, Update, training_ingredient
 from experiments.launch import launch
+from experiments.record import Provenance, finish
 from experiments.registration import register
 from models.assignment import target_distribution
 from models.dpsom import DPSOM, LossWeights

@@ -18,7 +18,9 @@ from typing import Any, NoReturn
 
 from experiments.configuration import closest, config_path, default_config, read_settings
 from experiments.errors import UserError, check_copy
-from experiments.ingredients.observers import CHECKPOINT, check_observers, read_mapping, redact, shown
+from experiments.files import read_mapping, shown
+from experiments.observers.redaction import redact
+from experiments.observers.run_folder import CHECKPOINT, check_observers
 
 from docopt import DocoptExit, docopt
 from sacred import Experiment

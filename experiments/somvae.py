@@ -10,7 +10,9 @@ code, ratschlab/SOM-VAE. The `*_faithful` configs compute what that code compute
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from experiments.analyses.transitions import evaluate_series
 from experiments.configuration import at_least, one_of, positive, weights_of
+from experiments.datasets.samples import Samples
 from experiments.errors import UserError
 from experiments.ingredients.compute import compute, prepare
 from experiments.ingredients.data import Split, data, load_dataset
@@ -27,13 +29,11 @@ from experiments.ingredients.evaluation import (
     map_metrics,
     squared_error,
 )
-from experiments.ingredients.record import Provenance, finish
-from experiments.ingredients.samples import Samples
 from experiments.ingredients.series import evaluated_series, sequences, series
 from experiments.ingredients.tracking import Tracker, tracking
 from experiments.ingredients.training import Phase, Trainer, Update, training_ingredient
-from experiments.ingredients.transitions import evaluate_series
 from experiments.launch import launch
+from experiments.record import Provenance, finish
 from experiments.registration import register
 from models.grid import Grid
 from models.somvae import SOMVAE, LossWeights

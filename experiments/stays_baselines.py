@@ -12,7 +12,19 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from experiments.analyses.transitions import (
+    Transitions,
+    counted_transitions,
+    draw_transitions,
+    transition_metrics,
+)
 from experiments.configuration import at_least, one_of, positive, weights_of
+from experiments.datasets.samples import Samples
+from experiments.datasets.stays import Stays
+from experiments.drawing.figures import hit_map
+from experiments.drawing.figures_series import attractor
+from experiments.drawing.trajectories import write_trajectories
+from experiments.engine.kmeans import kmeans
 from experiments.errors import UserError
 from experiments.ingredients.cohorts import data, load_parts, samples_of
 from experiments.ingredients.compute import compute, prepare
@@ -26,25 +38,13 @@ from experiments.ingredients.evaluation import (
     learning_curve,
     reconstruction_error,
 )
-from experiments.ingredients.figures import hit_map
-from experiments.ingredients.figures_series import attractor
-from experiments.ingredients.hours import Hours, all_metrics, clustering, map_autocorrelation, movement, unit_table
-from experiments.ingredients.kmeans import kmeans
 from experiments.ingredients.lorenz import lorenz
-from experiments.ingredients.metrics import topology_metrics
-from experiments.ingredients.record import Provenance, finish
-from experiments.ingredients.samples import Samples
-from experiments.ingredients.stays import Stays
 from experiments.ingredients.tracking import Tracker, tracking
 from experiments.ingredients.training import Phase, Progress, Trainer, Update, training_ingredient
-from experiments.ingredients.trajectories import write_trajectories
-from experiments.ingredients.transitions import (
-    Transitions,
-    counted_transitions,
-    draw_transitions,
-    transition_metrics,
-)
 from experiments.launch import launch
+from experiments.measures.hours import Hours, all_metrics, clustering, map_autocorrelation, movement, unit_table
+from experiments.measures.metrics import topology_metrics
+from experiments.record import Provenance, finish
 from experiments.registration import register
 from models.assignment import squared_distances
 from models.grid import Grid

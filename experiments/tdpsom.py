@@ -11,7 +11,11 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from experiments.analyses.forecasting import forecast_metrics
+from experiments.analyses.stays_map import draw_stays
 from experiments.configuration import any_length, at_least, between, one_of, positive, weights_of
+from experiments.datasets.samples import Samples
+from experiments.datasets.stays import Stays
 from experiments.errors import UserError
 from experiments.ingredients.cohorts import data, load_parts, samples_of
 from experiments.ingredients.compute import compute, prepare
@@ -25,17 +29,13 @@ from experiments.ingredients.evaluation import (
     in_chunks,
     learning_curve,
 )
-from experiments.ingredients.forecasting import forecast_metrics
-from experiments.ingredients.hours import Hours, all_metrics, clustering, map_autocorrelation, movement
 from experiments.ingredients.lorenz import lorenz
-from experiments.ingredients.metrics import topology_metrics
-from experiments.ingredients.record import Provenance, finish
-from experiments.ingredients.samples import Samples
-from experiments.ingredients.stays import Stays
-from experiments.ingredients.stays_map import draw_stays
 from experiments.ingredients.tracking import Tracker, tracking
 from experiments.ingredients.training import Phase, Trainer, Update, training_ingredient
 from experiments.launch import launch
+from experiments.measures.hours import Hours, all_metrics, clustering, map_autocorrelation, movement
+from experiments.measures.metrics import topology_metrics
+from experiments.record import Provenance, finish
 from experiments.registration import register
 from models.assignment import target_distribution
 from models.grid import Grid

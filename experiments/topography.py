@@ -13,8 +13,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.configuration import at_least, one_of, positive
+from experiments.datasets.samples import Samples
+from experiments.drawing import figures
+from experiments.engine.optimization import OPTIMIZERS
+from experiments.engine.plain_som import minisom
 from experiments.errors import UserError
-from experiments.ingredients import figures
 from experiments.ingredients.compute import compute, prepare
 from experiments.ingredients.data import Split, data, load_dataset, scale_
 from experiments.ingredients.evaluation import (
@@ -29,13 +32,10 @@ from experiments.ingredients.evaluation import (
     map_metrics,
     reconstruction_error,
 )
-from experiments.ingredients.optimization import OPTIMIZERS
-from experiments.ingredients.plain_som import minisom
-from experiments.ingredients.record import Provenance, finish
-from experiments.ingredients.samples import Samples
 from experiments.ingredients.tracking import Tracker, tracking
 from experiments.ingredients.training import Phase, Trainer, Update, training_ingredient
 from experiments.launch import launch
+from experiments.record import Provenance, finish
 from experiments.registration import register
 from models.grid import Grid
 from models.topography import LatentTopography, Topography

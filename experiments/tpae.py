@@ -13,8 +13,10 @@ from functools import partial
 from typing import Any
 
 from experiments.configuration import at_least, one_of, positive, weights_of
+from experiments.datasets.samples import Samples
+from experiments.drawing import figures
+from experiments.engine.processes import one_first
 from experiments.errors import UserError
-from experiments.ingredients import figures
 from experiments.ingredients.augmentation import augmentation, augmented
 from experiments.ingredients.compute import compute, prepare
 from experiments.ingredients.data import Split, data, load_dataset
@@ -29,12 +31,10 @@ from experiments.ingredients.evaluation import (
     prefixed,
     squared_error,
 )
-from experiments.ingredients.processes import one_first
-from experiments.ingredients.record import Provenance, finish
-from experiments.ingredients.samples import Samples
 from experiments.ingredients.tracking import Tracker, tracking
 from experiments.ingredients.training import Phase, Trainer, Update, training_ingredient
 from experiments.launch import launch
+from experiments.record import Provenance, finish
 from experiments.registration import register
 from models.grid import Grid
 from models.tpae import PHASES, TPAE, LossWeights, PlainCNN, accuracy

@@ -17,13 +17,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from experiments.datasets import hours_table
+from experiments.datasets.hours_table import HoursTable
+from experiments.datasets.image_folder import open_picture, pictures_below
+from experiments.datasets.samples import Samples
+from experiments.datasets.stays_table import as_in_training
 from experiments.errors import UserError, reported
-from experiments.ingredients import hours_table
 from experiments.ingredients.data import resize, scale_
-from experiments.ingredients.hours_table import HoursTable
-from experiments.ingredients.image_folder import open_picture, pictures_below
-from experiments.ingredients.samples import Samples
-from experiments.ingredients.stays_table import as_in_training
 from scripts.export import trained
 from scripts.records import write_result
 

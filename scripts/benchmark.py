@@ -24,14 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from experiments import PROJECT, dpsom, somvae, tdpsom, tpae
+from experiments.datasets.samples import Samples
+from experiments.datasets.stays import Description, Stays
 from experiments.errors import UserError, reported
 from experiments.ingredients.augmentation import augmentation
 from experiments.ingredients.compute import autocast, compute, hardware, prepare, versions
 from experiments.ingredients.evaluation import evaluation
-from experiments.ingredients.record import Provenance
-from experiments.ingredients.samples import Samples
-from experiments.ingredients.stays import Description, Stays
 from experiments.ingredients.training import Phase, Trainer
+from experiments.record import Provenance
 from scripts.plan import load_experiment, resolve_config
 from scripts.records import read_json, write_result
 from scripts.rendering.measurements import speed_table

@@ -24,12 +24,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments import PROJECT
+from experiments.datasets.samples import Samples, read_samples
+from experiments.engine import checkpoint
 from experiments.errors import UserError, one_line, reported
-from experiments.ingredients import checkpoint
-from experiments.ingredients.observers import CHECKPOINT, for_record
-from experiments.ingredients.record import FILE_NAME as RECORD
-from experiments.ingredients.record import rows_by_split, short_curve
-from experiments.ingredients.samples import Samples, read_samples
+from experiments.observers.redaction import for_record
+from experiments.observers.run_folder import CHECKPOINT
+from experiments.record import FILE_NAME as RECORD
+from experiments.record import rows_by_split, short_curve
 from scripts.records import finished_record, read_json
 
 import safetensors

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from experiments.engine.optimization import PhasedAdam, staircase_decay
 from experiments.errors import UserError
-from experiments.ingredients.optimization import PhasedAdam, staircase_decay
 
 import numpy as np
 import torch

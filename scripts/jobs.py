@@ -16,7 +16,8 @@ from typing import IO
 
 from experiments import PROJECT
 from experiments.errors import UserError
-from experiments.ingredients.observers import CHECKPOINT, read_mapping
+from experiments.files import read_mapping
+from experiments.observers.run_folder import CHECKPOINT
 from scripts.records import differing_keys
 
 HEARTBEAT_SECONDS = 45  # Sacred rewrites run.json every 10 s while a run lives

@@ -18,7 +18,7 @@ from pathlib import Path
 from experiments import PROJECT
 from experiments.errors import UserError, reported
 from experiments.ingredients.compute import versions
-from experiments.ingredients.record import Provenance
+from experiments.record import Provenance
 from models import assignment
 from models.dpsom import DPSOM, LossWeights
 from models.grid import Grid

@@ -14,12 +14,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from experiments import PROJECT
+from experiments.drawing.figures import decoded_map, label_map
+from experiments.drawing.figures_series import attractor
+from experiments.drawing.figures_stays import way_and_label
+from experiments.drawing.trained_map import ARRAYS, opened, pictures_of
+from experiments.drawing.trajectories import TRAJECTORIES
 from experiments.errors import reported
-from experiments.ingredients.figures import decoded_map, label_map
-from experiments.ingredients.figures_series import attractor
-from experiments.ingredients.figures_stays import way_and_label
-from experiments.ingredients.trained_map import ARRAYS, opened, pictures_of
-from experiments.ingredients.trajectories import TRAJECTORIES
 from models.grid import Grid
 from scripts.curves import learning_curve
 from scripts.records import write_result

@@ -5,7 +5,7 @@
 
 The source is the folder of eICU's tables as PhysioNet delivers them to credentialed users; patient, vitalPeriodic,
 vitalAperiodic and lab are read, as .csv.gz or .csv. The output is `stays.safetensors` and `stays.json` (their format:
-experiments/ingredients/stays.py), and two lists: `stays.csv`, which stay is which, and `channels.csv`, how often each
+experiments/datasets/stays.py), and two lists: `stays.csv`, which stay is which, and `channels.csv`, how often each
 channel was measured. Interrupted, the same command continues where it stopped: `<output>/stages` holds what it has
 finished. It contains patients' data; delete it when the output is final.
 """
@@ -21,9 +21,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from experiments import PROJECT
+from experiments.datasets.stays import SPLITS, Channel, Description, Stays, write_stays
 from experiments.errors import UserError, reported
-from experiments.ingredients.observers import write_atomically
-from experiments.ingredients.stays import SPLITS, Channel, Description, Stays, write_stays
+from experiments.files import write_atomically
 from scripts.eicu.constants import CHANNELS, CONSTANTS, CORRECTIONS, MINIMUM, SCALE, UNITS, WINDOW
 from scripts.eicu.grid import measure
 from scripts.eicu.selection import differences, select_stays, select_variables

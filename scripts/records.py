@@ -24,7 +24,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from experiments.errors import UserError
-from experiments.ingredients.observers import read_mapping, write_atomically
+from experiments.files import read_mapping, write_atomically
 
 from sacred.utils import iterate_flattened
 from scipy import stats

@@ -17,11 +17,11 @@ from itertools import chain
 from pathlib import Path
 
 from experiments import PROJECT
+from experiments.drawing import figures
+from experiments.drawing.figures_stays import TIME_COLOURS
+from experiments.drawing.trained_map import ARRAYS, opened
+from experiments.drawing.trajectories import TRAJECTORIES
 from experiments.errors import UserError, reported
-from experiments.ingredients import figures
-from experiments.ingredients.figures_stays import TIME_COLOURS
-from experiments.ingredients.trained_map import ARRAYS, opened
-from experiments.ingredients.trajectories import TRAJECTORIES
 from scripts import charts
 from scripts.curves import METRICS, ORIGINAL, Curve, faithful_curves, original_curve, over_seeds, phase_starts
 from scripts.records import Record, flatten, read_json, write_result

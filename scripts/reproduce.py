@@ -32,11 +32,11 @@ from itertools import chain
 from pathlib import Path
 
 from experiments import PROJECT
+from experiments.drawing.trained_map import ARRAYS
+from experiments.drawing.trajectories import TRAJECTORIES
+from experiments.engine import bfloat16
 from experiments.errors import UserError, reported
-from experiments.ingredients import bfloat16
-from experiments.ingredients.record import Provenance, state_of_code
-from experiments.ingredients.trained_map import ARRAYS
-from experiments.ingredients.trajectories import TRAJECTORIES
+from experiments.record import Provenance, state_of_code
 from scripts import jobs as run_folders
 from scripts.executors import Ended, Local
 from scripts.jobs import Job, Setting, last_line, log_of, look_up, relative

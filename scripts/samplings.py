@@ -10,8 +10,8 @@ import io
 import sys
 from pathlib import Path
 
+from experiments.drawing import figures
 from experiments.errors import UserError, reported
-from experiments.ingredients import figures
 from experiments.ingredients.data import load_dataset
 from models.tpae import TPAE
 from scripts.export import trained

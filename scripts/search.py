@@ -30,8 +30,8 @@ from typing import Any
 from experiments import PROJECT
 from experiments.configuration import config_path, read_settings
 from experiments.errors import UserError, one_line, reported
-from experiments.ingredients.observers import redact
-from experiments.ingredients.record import Provenance, state_of_code
+from experiments.observers.redaction import redact
+from experiments.record import Provenance, state_of_code
 from scripts.jobs import Job, Setting, died, last_line, log_of, relative, settle, train
 from scripts.plan import cores, load_experiment, resolve_config
 from scripts.records import read_json, write_result

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from experiments.errors import UserError, reported
-from experiments.ingredients.record import by_split
+from experiments.record import by_split
 from scripts.records import Record, as_record, differing_keys, finished_record, flatten, summarise
 from scripts.rendering.cells import mean_text
 

@@ -4,7 +4,7 @@ import os
 import signal
 import uuid
 
-from experiments.ingredients import bfloat16
+from experiments.engine import bfloat16
 
 import hypothesis
 import pymongo

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from experiments.ingredients.observers import check_observers
 from experiments.ingredients.tracking import Tracker, attach_observers, configure, tracking
+from experiments.observers.run_folder import check_observers
 
 from sacred import Experiment
 

@@ -3,7 +3,7 @@
 import csv
 
 from experiments import dpsom, stays_baselines, tdpsom, tpae
-from experiments.ingredients.stays_table import load_stays_table
+from experiments.datasets.stays_table import load_stays_table
 from models import networks
 from scripts import assign
 from scripts.export import trained

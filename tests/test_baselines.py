@@ -3,10 +3,10 @@
 from functools import partial
 
 from experiments import baselines
+from experiments.engine.kmeans import kmeans
+from experiments.engine.plain_som import minisom
 from experiments.errors import UserError
 from experiments.ingredients.data import load_dataset
-from experiments.ingredients.kmeans import kmeans
-from experiments.ingredients.plain_som import minisom
 from models.grid import Grid
 
 import command_line

@@ -1,8 +1,8 @@
 """bfloat16 emulated: what a processor with the instructions computes, up to the order of the sums."""
 
+from experiments.engine import bfloat16, processes
+from experiments.engine.bfloat16 import RoundedProducts
 from experiments.errors import UserError
-from experiments.ingredients import bfloat16, processes
-from experiments.ingredients.bfloat16 import RoundedProducts
 from experiments.ingredients.compute import hardware, prepare
 from models.assignment import target_distribution
 from models.dpsom import DPSOM, LossWeights

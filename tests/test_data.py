@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Thread
 
 from experiments.configuration import check_config
+from experiments.datasets.torchvision_datasets import import_torchvision_datasets
 from experiments.errors import UserError
 from experiments.ingredients import data as data_module
 from experiments.ingredients.data import (
@@ -20,7 +21,6 @@ from experiments.ingredients.data import (
     resize,
     scale_,
 )
-from experiments.ingredients.torchvision_datasets import import_torchvision_datasets
 
 import numpy as np
 import pytest

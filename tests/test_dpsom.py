@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 
 from experiments import dpsom
+from experiments.datasets.samples import Samples
 from experiments.ingredients import compute, evaluation
 from experiments.ingredients.data import load_dataset
-from experiments.ingredients.samples import Samples
 from models import networks
 from models.assignment import target_distribution
 from scripts.export import trained

@@ -6,7 +6,7 @@ import signal
 import time
 from pathlib import Path
 
-from experiments.ingredients.stays import read_stays
+from experiments.datasets.stays import read_stays
 from scripts import prepare_eicu
 from scripts.eicu import tensors
 from scripts.eicu.constants import CHANNELS, CONSTANTS, CORRECTIONS, HORIZONS, MAXIMUM, MINIMUM, SCALE

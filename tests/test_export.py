@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from experiments import PROJECT, baselines, dpsom, somvae, stays_baselines, tdpsom, topography, tpae
+from experiments.analyses.forecasting import forecast_metrics
+from experiments.datasets.samples import FILE_NAME, Samples, read_samples
 from experiments.errors import UserError
 from experiments.ingredients import cohorts, data
 from experiments.ingredients.compute import autocast
-from experiments.ingredients.forecasting import forecast_metrics
-from experiments.ingredients.hours import Hours, agreement
-from experiments.ingredients.metrics import clustering_metrics
-from experiments.ingredients.samples import FILE_NAME, Samples, read_samples
+from experiments.measures.hours import Hours, agreement
+from experiments.measures.metrics import clustering_metrics
 from models import networks
 from models.tpae import accuracy
 from scripts import export

@@ -2,7 +2,7 @@
 
 import sys
 
-from experiments.ingredients import figures
+from experiments.drawing import figures
 from models.grid import Grid
 
 import matplotlib

@@ -1,6 +1,6 @@
 """Pictures of stays: what is drawn where."""
 
-from experiments.ingredients.figures_stays import (
+from experiments.drawing.figures_stays import (
     MOST_PLANES,
     Line,
     component_planes,

@@ -1,6 +1,6 @@
 """Metrics of hours: oracles from scikit-learn and PySAL, plain loops, and intervals that cover what they should."""
 
-from experiments.ingredients.hours import (
+from experiments.measures.hours import (
     Hours,
     agreement,
     all_metrics,

@@ -1,9 +1,9 @@
 """Pictures of one's own: what is read, when it is read anew, and what a user is told about folders that are wrong."""
 
+from experiments.datasets import image_folder
+from experiments.datasets.image_folder import CACHE_NAME, read_pictures
 from experiments.errors import UserError
-from experiments.ingredients import image_folder
 from experiments.ingredients.data import load_dataset
-from experiments.ingredients.image_folder import CACHE_NAME, read_pictures
 
 import numpy as np
 import pytest

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from experiments import PROJECT, configuration, registration
 from experiments.configuration import at_least, check_config, default_config, one_of, optional, positive, text
+from experiments.datasets.physionet2012 import load_physionet2012
+from experiments.datasets.torchvision_datasets import import_torchvision_datasets
 from experiments.errors import UserError
 from experiments.ingredients.data import read_image_folder
-from experiments.ingredients.observers import RunFolderObserver, check_writable
-from experiments.ingredients.physionet2012 import load_physionet2012
-from experiments.ingredients.torchvision_datasets import import_torchvision_datasets
 from experiments.launch import launch, resumed_config
+from experiments.observers.run_folder import RunFolderObserver, check_writable
 
 import pytest
 from sacred import SETTINGS, Experiment, Ingredient

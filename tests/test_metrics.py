@@ -3,7 +3,7 @@
 import itertools
 import time
 
-from experiments.ingredients.metrics import (
+from experiments.measures.metrics import (
     RANKED_POINTS,
     _rank_preservation,
     clustering_metrics,

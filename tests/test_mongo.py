@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from experiments.errors import UserError
-from experiments.ingredients import mongo as mongo_module
-from experiments.ingredients.mongo import MongoCopy, check_mongo_url
+from experiments.observers import mongo as mongo_module
+from experiments.observers.mongo import MongoCopy, check_mongo_url
 
 import dummy
 import gridfs
@@ -80,7 +80,7 @@ def assert_told_once(capfd, caplog):
     captured = capfd.readouterr()
     (line,) = mongo_lines(captured.out + captured.err)
     assert line.startswith("warning: MongoDB: the server does not answer. The run goes on and ")
-    assert "later by: SACRED_MONGO_URL=... python -m experiments.ingredients.mongo" in line
+    assert "later by: SACRED_MONGO_URL=... python -m experiments.observers.mongo" in line
     assert not [record for record in caplog.records if "observer" in record.getMessage()]
 
 

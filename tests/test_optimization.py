@@ -2,7 +2,7 @@
 
 import io
 
-from experiments.ingredients.optimization import MomentumSGD, PhasedAdam, staircase_decay
+from experiments.engine.optimization import MomentumSGD, PhasedAdam, staircase_decay
 
 import numpy as np
 import pytest

@@ -4,8 +4,8 @@ import json
 import math
 
 from experiments import PROJECT
+from experiments.engine.optimization import PhasedAdam
 from experiments.errors import UserError
-from experiments.ingredients.optimization import PhasedAdam
 from models import assignment, networks
 from models.dpsom import DPSOM, POSTERIORS
 from models.gaussian import PosteriorFull

@@ -1,6 +1,6 @@
 """SOM-VAE computes what the original TensorFlow code computes: golden numbers of tests/fixtures or PARITY_FIXTURES."""
 
-from experiments.ingredients.optimization import PhasedAdam
+from experiments.engine.optimization import PhasedAdam
 from models import somvae
 from models.grid import Grid
 from models.somvae import SOMVAE

@@ -1,6 +1,6 @@
 """T-DPSOM computes what the original TensorFlow code computes: golden numbers of tests/fixtures or PARITY_FIXTURES."""
 
-from experiments.ingredients.optimization import PhasedAdam
+from experiments.engine.optimization import PhasedAdam
 from models import lstm, networks
 from models.tdpsom import TDPSOM, SeriesLayout
 from scripts import parity

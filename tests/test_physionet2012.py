@@ -3,10 +3,9 @@
 import io
 import tarfile
 
-from experiments.errors import UserError
-from experiments.ingredients import physionet2012
-from experiments.ingredients.normalization import forward_filled
-from experiments.ingredients.physionet2012 import (
+from experiments.datasets import physionet2012
+from experiments.datasets.normalization import forward_filled
+from experiments.datasets.physionet2012 import (
     FOLDER,
     HOURS,
     NAMES,
@@ -16,7 +15,8 @@ from experiments.ingredients.physionet2012 import (
     points,
     urine_of_a_day,
 )
-from experiments.ingredients.stays import DESCRIPTION, TENSORS
+from experiments.datasets.stays import DESCRIPTION, TENSORS
+from experiments.errors import UserError
 
 import numpy as np
 import pytest

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from experiments import PROJECT
-from experiments.ingredients.trained_map import ARRAYS
+from experiments.drawing.trained_map import ARRAYS
 from scripts import pictures
 from scripts.curves import ORIGINAL, original_curve
 

@@ -7,8 +7,8 @@ import sys
 import time
 
 from experiments import dpsom
+from experiments.engine import processes
 from experiments.errors import UserError
-from experiments.ingredients import processes
 from models.tpae import encoder_of
 
 import pytest

@@ -4,8 +4,8 @@ import json
 import subprocess
 from types import SimpleNamespace
 
-from experiments.ingredients import record
-from experiments.ingredients.record import Provenance, state_of_code
+from experiments import record
+from experiments.record import Provenance, state_of_code
 
 import pytest
 

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 from experiments import PROJECT
 from experiments.errors import UserError
-from experiments.ingredients.hours import nmi_geometric
+from experiments.measures.hours import nmi_geometric
 from scripts import charts, curves, report
 from scripts.records import load_records
 from scripts.rendering.results import Results

@@ -5,7 +5,7 @@ import re
 import shutil
 
 from experiments import PROJECT
-from experiments.ingredients.trained_map import pictures_of
+from experiments.drawing.trained_map import pictures_of
 from models.grid import Grid
 from scripts import curves, report
 

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 from experiments import PROJECT
 from experiments.errors import UserError
-from experiments.ingredients.record import Provenance
+from experiments.record import Provenance
 from scripts import jobs, plan, reproduce
 from scripts.executors import Local
 from scripts.jobs import COMMENT, Job, Setting, look_up

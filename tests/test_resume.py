@@ -13,8 +13,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from experiments.engine import checkpoint
 from experiments.errors import UserError
-from experiments.ingredients import checkpoint
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ torch.set_num_threads(1)
 import torch._dynamo, matplotlib.pyplot, scipy.stats, sklearn.datasets, sklearn.manifold, sklearn.metrics
 from torch.utils import tensorboard
 from experiments.dpsom import ex
-from experiments.ingredients.optimization import PhasedAdam
+from experiments.engine.optimization import PhasedAdam
 from experiments.launch import launch
 from models import networks
 networks.DENSE_WIDTHS = (8, 8, 16)

@@ -2,7 +2,7 @@
 
 from contextlib import nullcontext
 
-from experiments.ingredients.bfloat16 import RoundedProducts
+from experiments.engine.bfloat16 import RoundedProducts
 from models.spectral import SpectralConvolution, fourier, half_spectrum
 
 import pytest

@@ -3,9 +3,8 @@
 import json
 from dataclasses import replace
 
-from experiments.errors import UserError
-from experiments.ingredients import stays as stays_module
-from experiments.ingredients.stays import (
+from experiments.datasets import stays as stays_module
+from experiments.datasets.stays import (
     DESCRIPTION,
     TENSORS,
     Channel,
@@ -15,6 +14,7 @@ from experiments.ingredients.stays import (
     read_stays,
     write_stays,
 )
+from experiments.errors import UserError
 
 import pytest
 import torch
@@ -155,7 +155,7 @@ def test_a_full_disk_leaves_no_stays(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("experiments.ingredients.stays.save_file", full)
+    monkeypatch.setattr("experiments.datasets.stays.save_file", full)
     with pytest.raises(UserError, match="No space left"):
         write_stays(tmp_path, stays("second"))
     with pytest.raises(UserError, match="holds no prepared stays"):

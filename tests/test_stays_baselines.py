@@ -3,11 +3,11 @@
 from functools import partial
 
 from experiments import stays_baselines
+from experiments.analyses.transitions import counted_transitions, transition_nll
+from experiments.drawing.trajectories import TRAJECTORIES
+from experiments.engine.kmeans import kmeans
 from experiments.ingredients.compute import autocast
-from experiments.ingredients.hours import Hours
-from experiments.ingredients.kmeans import kmeans
-from experiments.ingredients.trajectories import TRAJECTORIES
-from experiments.ingredients.transitions import counted_transitions, transition_nll
+from experiments.measures.hours import Hours
 from models.grid import Grid
 from models.somvae import LossWeights
 from models.somvae_hours import SOMVAEOfHours

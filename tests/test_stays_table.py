@@ -1,9 +1,9 @@
 """Stays of one's own, from CSV files written here: filling, normalisation, splits, errors, and a run on them."""
 
 from experiments import stays_baselines, tdpsom
+from experiments.datasets import stays_table
+from experiments.datasets.stays_table import load_stays_table
 from experiments.errors import UserError
-from experiments.ingredients import stays_table
-from experiments.ingredients.stays_table import load_stays_table
 
 import command_line
 import numpy as np

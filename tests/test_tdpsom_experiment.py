@@ -9,13 +9,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from experiments import tdpsom
+from experiments.analyses.forecasting import STEPS, forecast_errors, forecast_metrics
+from experiments.analyses.stays_map import clinical_lines, draw_stays
+from experiments.datasets.stays import Channel, Description, Stays
+from experiments.drawing.trajectories import TRAJECTORIES
 from experiments.ingredients.compute import autocast
-from experiments.ingredients.forecasting import STEPS, forecast_errors, forecast_metrics
-from experiments.ingredients.hours import Hours
 from experiments.ingredients.lorenz import WINGS
-from experiments.ingredients.stays import Channel, Description, Stays
-from experiments.ingredients.stays_map import clinical_lines, draw_stays
-from experiments.ingredients.trajectories import TRAJECTORIES
+from experiments.measures.hours import Hours
 from models.assignment import student_t_assignment, student_t_kernel, target_distribution
 from models.grid import Grid
 from models.tdpsom import TDPSOM, LossWeights

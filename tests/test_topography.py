@@ -2,8 +2,8 @@
 
 import io
 
-from experiments.ingredients.metrics import topology_metrics
-from experiments.ingredients.optimization import MomentumSGD, PhasedAdam
+from experiments.engine.optimization import MomentumSGD, PhasedAdam
+from experiments.measures.metrics import topology_metrics
 from models.grid import Grid, gaussian_neighbourhood
 from models.topography import LatentTopography, Topography
 

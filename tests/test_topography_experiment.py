@@ -6,11 +6,11 @@ import signal
 from functools import partial
 
 from experiments import topography
+from experiments.datasets.samples import Samples
+from experiments.engine.optimization import MomentumSGD
+from experiments.engine.plain_som import minisom
 from experiments.ingredients.compute import autocast
 from experiments.ingredients.data import Split
-from experiments.ingredients.optimization import MomentumSGD
-from experiments.ingredients.plain_som import minisom
-from experiments.ingredients.samples import Samples
 from models.grid import Grid
 from models.topography import Topography
 from scripts.plan import resolve_config

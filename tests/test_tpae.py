@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from experiments import tpae
 from experiments.ingredients.compute import autocast
 from experiments.ingredients.data import Split
-from experiments.ingredients.metrics import topology_metrics
+from experiments.measures.metrics import topology_metrics
 from models.grid import Grid
 from models.tpae import PHASES, TPAE, Block, Fusion, LossWeights, PlainCNN, Residual, SoftSOM, encoder_of
 

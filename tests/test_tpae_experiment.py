@@ -6,9 +6,9 @@ import signal
 from functools import partial
 
 from experiments import tpae
+from experiments.datasets.samples import Samples
+from experiments.engine.optimization import PhasedAdam
 from experiments.errors import UserError
-from experiments.ingredients.optimization import PhasedAdam
-from experiments.ingredients.samples import Samples
 from models.grid import Grid
 from models.tpae import SoftSOM
 

@@ -6,18 +6,12 @@ import shutil
 from datetime import datetime
 from pathlib import Path
 
+from experiments import PROJECT
 from experiments.errors import UserError
-from experiments.ingredients import observers
-from experiments.ingredients.observers import (
-    OUTPUT_HEAD,
-    OUTPUT_TAIL,
-    captured_output,
-    for_record,
-    plain,
-    redact,
-    relative,
-)
+from experiments.files import write_atomically
 from experiments.ingredients.tracking import PROJECTOR_POINTS, Tracker
+from experiments.observers.redaction import for_record, redact, relative
+from experiments.observers.run_folder import OUTPUT_HEAD, OUTPUT_TAIL, captured_output, plain
 
 import numpy as np
 import pymongo
@@ -255,7 +249,7 @@ def test_folder_that_breaks_after_the_main_function_is_reported(tmp_path):
 def test_files_are_replaced_in_one_step(tmp_path, monkeypatch):
     """A process killed while it writes leaves the earlier version."""
     path = tmp_path / "run.json"
-    observers.write_atomically(path, b"earlier")
+    write_atomically(path, b"earlier")
 
     def killed(self, target):
         assert self.read_bytes() == b"later"
@@ -264,7 +258,7 @@ def test_files_are_replaced_in_one_step(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "replace", killed)
     with pytest.raises(OSError, match="killed"):
-        observers.write_atomically(path, b"later")
+        write_atomically(path, b"later")
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("run.json", b"earlier")]
 
 
@@ -354,7 +348,7 @@ def test_redact(text, redacted):
 def test_record_names_no_host_and_no_place_on_this_machine():
     config = {
         "seed": 1,
-        "data": {"root": str(observers.PROJECT / "data" / "mnist")},
+        "data": {"root": str(PROJECT / "data" / "mnist")},
         "tracking": {"runs_dir": "/srv/somewhere/runs", "mongo_url": "mongodb://user:secret@host.example/db"},
         "resume": "runs/dpsom/3",
     }

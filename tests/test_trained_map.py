@@ -2,8 +2,8 @@
 
 import io
 
-from experiments.ingredients import trained_map
-from experiments.ingredients.trained_map import mosaic_file, pictures_of
+from experiments.drawing import trained_map
+from experiments.drawing.trained_map import mosaic_file, pictures_of
 from models.grid import Grid
 
 import numpy as np

@@ -8,9 +8,10 @@ import shutil
 import signal
 import time
 
+from experiments.engine import checkpoint
+from experiments.engine.optimization import MomentumSGD, PhasedAdam
 from experiments.errors import UserError
-from experiments.ingredients import checkpoint, compute
-from experiments.ingredients.optimization import MomentumSGD, PhasedAdam
+from experiments.ingredients import compute
 from experiments.ingredients.training import Phase, Trainer, Update
 from models import networks
 from models.assignment import target_distribution

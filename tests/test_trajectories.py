@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from experiments.ingredients.hours import Hours, unit_table
-from experiments.ingredients.stays import GENERATED, Channel, Description, Stays
-from experiments.ingredients.trajectories import CHOSEN, TRAJECTORIES, chosen_stays, label_spread, write_trajectories
+from experiments.datasets.stays import GENERATED, Channel, Description, Stays
+from experiments.drawing.trajectories import CHOSEN, TRAJECTORIES, chosen_stays, label_spread, write_trajectories
+from experiments.measures.hours import Hours, unit_table
 from models.grid import Grid
 
 import numpy as np

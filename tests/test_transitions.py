@@ -2,9 +2,8 @@
 
 from itertools import pairwise
 
-from experiments.ingredients import figures_series, transitions
-from experiments.ingredients.series import Series
-from experiments.ingredients.transitions import (
+from experiments.analyses import transitions
+from experiments.analyses.transitions import (
     SeriesOnMap,
     Transitions,
     counted_transitions,
@@ -13,6 +12,8 @@ from experiments.ingredients.transitions import (
     transition_metrics,
     transition_nll,
 )
+from experiments.drawing import figures_series
+from experiments.ingredients.series import Series
 from models.grid import Grid
 
 import numpy as np

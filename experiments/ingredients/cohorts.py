@@ -9,11 +9,11 @@ from pathlib import Path
 
 from experiments import PROJECT
 from experiments.configuration import at_least, one_of, optional, text
+from experiments.datasets.physionet2012 import load_physionet2012
+from experiments.datasets.samples import Samples
+from experiments.datasets.stays import GENERATED, SPLITS, Channel, Description, Stays, read_stays
+from experiments.datasets.stays_table import load_stays_table
 from experiments.ingredients.lorenz import WINGS, lorenz, lorenz_trajectories
-from experiments.ingredients.physionet2012 import load_physionet2012
-from experiments.ingredients.samples import Samples
-from experiments.ingredients.stays import GENERATED, SPLITS, Channel, Description, Stays, read_stays
-from experiments.ingredients.stays_table import load_stays_table
 
 import torch
 from sacred import Ingredient

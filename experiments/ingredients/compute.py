@@ -10,9 +10,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from experiments.configuration import at_least, one_of, optional
+from experiments.engine import bfloat16, processes
+from experiments.engine.cuda_graphs import Recorded
 from experiments.errors import UserError
-from experiments.ingredients import bfloat16, processes
-from experiments.ingredients.graphs import Recorded
 
 import torch
 from sacred import Ingredient

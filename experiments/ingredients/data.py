@@ -18,10 +18,10 @@ from types import SimpleNamespace
 
 from experiments import PROJECT
 from experiments.configuration import at_least, inside, one_of, optional, text
+from experiments.datasets.image_folder import read_pictures
+from experiments.datasets.samples import SPLIT_SEED, Samples
+from experiments.datasets.torchvision_datasets import import_torchvision_datasets
 from experiments.errors import UserError
-from experiments.ingredients.image_folder import read_pictures
-from experiments.ingredients.samples import Samples
-from experiments.ingredients.torchvision_datasets import import_torchvision_datasets
 
 import numpy as np
 import torch
@@ -31,7 +31,6 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torch.nn import functional
 
-SPLIT_SEED = 42  # ratschlab/dpsom: train_test_split(..., random_state=42), whatever the seed of the run
 UNUSED_FRACTION, LAST_FRACTION = 1 / 12, 1 / 6  # ratschlab/SOM-VAE: MNIST's first 5,000 images and its last 10,000
 TEST_FRACTION = 0.2  # of sets that come without a test set, such as scikit-learn's digits
 CIFAR10_SITE = "https://www.cs.toronto.edu/~kriz/"

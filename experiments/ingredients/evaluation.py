@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from experiments.configuration import at_least
+from experiments.drawing import figures
+from experiments.drawing.trained_map import write_map
+from experiments.engine.processes import RANK
 from experiments.errors import UserError
-from experiments.ingredients import figures
 from experiments.ingredients.compute import autocast, compute, seeded
 from experiments.ingredients.data import Split
-from experiments.ingredients.metrics import clustering_metrics, topology_metrics, winners
-from experiments.ingredients.processes import RANK
 from experiments.ingredients.tracking import Tracker
-from experiments.ingredients.trained_map import write_map
 from experiments.ingredients.training import Phase
+from experiments.measures.metrics import clustering_metrics, topology_metrics, winners
 from models.grid import Grid
 
 import numpy as np

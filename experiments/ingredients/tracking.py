@@ -10,16 +10,15 @@ from pathlib import Path
 
 from experiments.configuration import optional, text
 from experiments.errors import UserError
-from experiments.ingredients.mongo import RunFolderMongoObserver
-from experiments.ingredients.observers import (
+from experiments.files import shown, write_atomically
+from experiments.observers.mongo import RunFolderMongoObserver
+from experiments.observers.redaction import redact
+from experiments.observers.run_folder import (
     RunFolderObserver,
     captured_output,
     check_writable,
     make_capture_safe,
     plain,
-    redact,
-    shown,
-    write_atomically,
 )
 
 import numpy as np

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from experiments.configuration import at_least, between, positive
+from experiments.engine import checkpoint
+from experiments.engine.optimization import MomentumSGD, PhasedAdam, staircase_decay
+from experiments.engine.processes import RANK, Parallel
 from experiments.errors import UserError
-from experiments.ingredients import checkpoint
+from experiments.files import shown
 from experiments.ingredients.compute import autocast, compiled, compute, recorded
-from experiments.ingredients.observers import CHECKPOINT, shown
-from experiments.ingredients.optimization import MomentumSGD, PhasedAdam, staircase_decay
-from experiments.ingredients.processes import RANK, Parallel
 from experiments.ingredients.tracking import Tracker
+from experiments.observers.run_folder import CHECKPOINT
 
 import torch
 from sacred import Ingredient

@@ -9,8 +9,8 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from experiments.ingredients.metrics import clustering_metrics, winners
-from experiments.ingredients.stays import Stays
+from experiments.datasets.stays import Stays
+from experiments.measures.metrics import clustering_metrics, winners
 from models.grid import Grid
 
 import numpy as np

@@ -3,7 +3,7 @@
 The run folder is the source of truth, and the database is brought up to date from it. So a server that is down at the
 start, dies in the middle or comes back later costs nothing but the time it is away, and a run can be copied afterwards:
 
-    SACRED_MONGO_URL=mongodb://... python -m experiments.ingredients.mongo runs/dpsom/3
+    SACRED_MONGO_URL=mongodb://... python -m experiments.observers.mongo runs/dpsom/3
 
 Neither of Sacred's observers does this: `MongoObserver` kills the run when the server is down at its start and is
 dropped for good when it fails later; `QueuedMongoObserver` does the first too and waits forever for a dead server at
@@ -23,7 +23,9 @@ from datetime import datetime
 from pathlib import Path
 
 from experiments.errors import UserError, reported
-from experiments.ingredients.observers import RunFolderObserver, redact, shown
+from experiments.files import shown
+from experiments.observers.redaction import redact
+from experiments.observers.run_folder import RunFolderObserver
 
 import gridfs
 import pymongo
@@ -34,7 +36,7 @@ from tqdm import tqdm
 
 TIMEOUTS = {"serverSelectionTimeoutMS": 3_000, "connectTimeoutMS": 3_000, "socketTimeoutMS": 20_000}
 DEFAULT_DATABASE = "sacred"
-MODULE = "experiments.ingredients.mongo"
+MODULE = "experiments.observers.mongo"
 MOST_POINTS = 100_000  # per metric: a document holds 16 MB
 
 

@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
 
+from experiments.datasets.normalization import forward_filled, normalised
+from experiments.datasets.stays import Channel, Description, Stays, cached_stays
 from experiments.errors import UserError, one_line
-from experiments.ingredients.normalization import forward_filled, normalised
-from experiments.ingredients.stays import Channel, Description, Stays, cached_stays
 
 import numpy as np
 import polars as pl

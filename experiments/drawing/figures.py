@@ -8,7 +8,7 @@ row. Hatched cells are units that win no point. Arrays that do not fit the map r
 import textwrap
 from collections.abc import Mapping, Sequence
 
-from experiments.ingredients.metrics import winners
+from experiments.measures.metrics import winners
 from models.grid import Grid
 
 import matplotlib

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from experiments import PROJECT
+from experiments.datasets.samples import Samples
+from experiments.files import read_mapping, shown, write_atomically
 from experiments.ingredients.compute import hardware, versions
-from experiments.ingredients.observers import for_record, read_mapping, shown, write_atomically
-from experiments.ingredients.samples import Samples
 from experiments.ingredients.tracking import Tracker
 from experiments.ingredients.training import Progress
+from experiments.observers.redaction import for_record
 
 import torch
 from sacred.run import Run

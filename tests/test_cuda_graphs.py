@@ -3,9 +3,9 @@
 from functools import partial
 
 from experiments import dpsom, somvae, stays_baselines, tdpsom, topography, tpae
+from experiments.engine.cuda_graphs import Recorded
 from experiments.errors import UserError
 from experiments.ingredients import compute
-from experiments.ingredients.graphs import Recorded
 
 import command_line
 import pytest

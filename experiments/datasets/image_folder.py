@@ -7,8 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from experiments.datasets.torchvision_datasets import import_torchvision_datasets
 from experiments.errors import UserError, one_line
-from experiments.ingredients.torchvision_datasets import import_torchvision_datasets
 
 import numpy as np
 from PIL import Image

@@ -7,13 +7,13 @@ Markov model, the *counted* one its yardstick: the paper claims that both predic
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from experiments.drawing.figures_series import film_strips, paths_on_map, transition_graph
 from experiments.ingredients.compute import seeded
 from experiments.ingredients.data import Split
 from experiments.ingredients.evaluation import by_part
-from experiments.ingredients.figures_series import film_strips, paths_on_map, transition_graph
-from experiments.ingredients.metrics import winners
 from experiments.ingredients.series import Series
 from experiments.ingredients.tracking import Tracker
+from experiments.measures.metrics import winners
 from models.grid import Grid
 
 import torch

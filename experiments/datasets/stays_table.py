@@ -18,9 +18,7 @@ import hashlib
 from collections import Counter
 from pathlib import Path
 
-from experiments.errors import UserError
-from experiments.ingredients.data import SPLIT_SEED
-from experiments.ingredients.hours_table import (
+from experiments.datasets.hours_table import (
     FILE_NAME,
     HoursTable,
     line_of,
@@ -28,8 +26,10 @@ from experiments.ingredients.hours_table import (
     numbers,
     read_table,
 )
-from experiments.ingredients.normalization import forward_filled, normalised, scaled
-from experiments.ingredients.stays import LABEL, SPLITS, Channel, Description, Stays, cached_stays, starting_with
+from experiments.datasets.normalization import forward_filled, normalised, scaled
+from experiments.datasets.samples import SPLIT_SEED
+from experiments.datasets.stays import LABEL, SPLITS, Channel, Description, Stays, cached_stays, starting_with
+from experiments.errors import UserError
 
 import numpy as np
 import polars as pl

@@ -5,7 +5,7 @@ The conventions are those of `figures`.
 
 from collections.abc import Sequence
 
-from experiments.ingredients.figures import (
+from experiments.drawing.figures import (
     COLOUR_MAP,
     COLOURS,
     LEFT,

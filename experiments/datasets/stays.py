@@ -24,7 +24,7 @@ from itertools import compress
 from pathlib import Path
 
 from experiments.errors import UserError, one_line
-from experiments.ingredients.observers import write_atomically
+from experiments.files import write_atomically
 
 import torch
 from safetensors import SafetensorError, safe_open

@@ -1,8 +1,8 @@
 """How well the last hours of a stay are forecast: the model runs freely on its own predictions, beside persistence."""
 
+from experiments.datasets.stays import Stays
 from experiments.ingredients.compute import autocast
-from experiments.ingredients.hours import mean_with_interval
-from experiments.ingredients.stays import Stays
+from experiments.measures.hours import mean_with_interval
 from models.tdpsom import TDPSOM
 
 import numpy as np

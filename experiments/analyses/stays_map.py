@@ -4,16 +4,16 @@ import csv
 import io
 from collections.abc import Sequence
 
-from experiments.ingredients import figures, figures_stays
+from experiments.analyses.forecasting import STEPS
+from experiments.datasets.stays import Channel, Stays
+from experiments.drawing import figures, figures_stays
+from experiments.drawing.figures_stays import Line
+from experiments.drawing.trajectories import label_spread, quantity_words, write_trajectories
+from experiments.files import write_atomically
 from experiments.ingredients.compute import autocast, seeded
 from experiments.ingredients.evaluation import in_chunks
-from experiments.ingredients.figures_stays import Line
-from experiments.ingredients.forecasting import STEPS
-from experiments.ingredients.hours import Hours, unit_table
-from experiments.ingredients.observers import write_atomically
-from experiments.ingredients.stays import Channel, Stays
 from experiments.ingredients.tracking import Tracker
-from experiments.ingredients.trajectories import label_spread, quantity_words, write_trajectories
+from experiments.measures.hours import Hours, unit_table
 from models.tdpsom import TDPSOM
 
 import numpy as np

@@ -6,10 +6,10 @@ It tells of units, labels and ends of stays, never what was measured: points are
 import io
 from pathlib import Path
 
-from experiments.ingredients.figures import neighbour_distances
-from experiments.ingredients.hours import Hours, table
-from experiments.ingredients.observers import write_atomically
-from experiments.ingredients.stays import Stays
+from experiments.datasets.stays import Stays
+from experiments.drawing.figures import neighbour_distances
+from experiments.files import write_atomically
+from experiments.measures.hours import Hours, table
 from models.grid import Grid
 
 import numpy as np

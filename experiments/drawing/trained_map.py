@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from experiments.drawing import figures
 from experiments.errors import UserError
-from experiments.ingredients import figures
-from experiments.ingredients.observers import write_atomically
+from experiments.files import write_atomically
 from models.grid import Grid
 
 import numpy as np

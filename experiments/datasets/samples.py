@@ -6,11 +6,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from experiments.datasets.stays import Channel
 from experiments.errors import UserError
-from experiments.ingredients.observers import write_atomically
-from experiments.ingredients.stays import Channel
+from experiments.files import write_atomically
 
 FILE_NAME = "data.json"
+SPLIT_SEED = 42  # ratschlab/dpsom: train_test_split(..., random_state=42), whatever the seed of the run
 
 
 @dataclass(frozen=True)

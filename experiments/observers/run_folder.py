@@ -1,4 +1,4 @@
-"""The run folder: Sacred's file observer, made safe to be the source of truth, and the redaction of what is stored.
+"""The run folder: Sacred's file observer, made safe to be the source of truth.
 
 Nothing here imports torch: tensors and arrays are recognised by their `tolist`.
 """
@@ -7,75 +7,20 @@ import contextlib
 import json
 import math
 import os
-import re
 import threading
 from pathlib import Path
 
-from experiments import PROJECT
 from experiments.errors import UserError
+from experiments.files import shown, write_atomically
+from experiments.observers.redaction import redact
 
 from sacred.observers import FileStorageObserver
 from sacred.utils import apply_backspaces_and_linefeeds
-
-_CREDENTIALS = re.compile(
-    r"(?P<mongo>mongodb(?:\+srv)?://)[^\s'\"]*@"  # up to the last @: an unescaped password may hold / and @
-    r"|(?<![a-z0-9+.-])(?P<other>[a-z0-9+.-]+://)[^\s/'\"@]+@",  # looking behind keeps it linear in long words
-    re.IGNORECASE,
-)
-_SECRET_OPTIONS = re.compile(r"((?:tlsCertificateKeyFilePassword|authMechanismProperties)=)[^&\s'\"]+", re.IGNORECASE)
-_MONGO_URL = re.compile(r"(mongodb(?:\+srv)?://)[^\s'\"]+", re.IGNORECASE)
 
 CHECKPOINT = "checkpoint.pt"
 OUTPUT_HEAD, OUTPUT_TAIL = 200_000, 800_000  # characters kept of the captured output; a Mongo document holds 16 MB
 _OUTPUT_GAP = "\n[… the middle of a very long output is left out …]\n"
 _LARGEST_ARRAY = 10_000  # elements
-
-
-def _map_strings(function, value):
-    """Apply `function` to every string in nested dictionaries and lists."""
-    if isinstance(value, str):
-        return function(value)
-    if isinstance(value, dict):
-        return {_map_strings(function, key): _map_strings(function, item) for key, item in list(value.items())}
-    if isinstance(value, (list, tuple)):
-        return [_map_strings(function, item) for item in value]
-    return value
-
-
-def redact(value):
-    """A copy of a string, config or other nested value without credentials.
-
-    `mongodb://user:secret@host/db` becomes `mongodb://***@host/db`; so do the credentials of any other URL.
-    """
-
-    def clean(text: str) -> str:
-        text = _CREDENTIALS.sub(lambda match: (match["mongo"] or match["other"]) + "***@", text)
-        return _SECRET_OPTIONS.sub(r"\1***", text)
-
-    return _map_strings(clean, value)
-
-
-def relative(path: str | Path) -> str:
-    """`path` as a record states it: relative to the project; of an absolute path elsewhere only the last part."""
-    path = Path(path)
-    if not path.is_absolute():
-        return path.as_posix()
-    return path.relative_to(PROJECT).as_posix() if path.is_relative_to(PROJECT) else path.name
-
-
-def shown(path: str | Path) -> str:
-    """`path` as a message or a command states it: relative to the working directory if inside it."""
-    path = Path(os.path.abspath(os.path.expanduser(path)))
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-def for_record(config: dict) -> dict:
-    """A copy of a config that may be published: no credentials, no database host, no absolute path."""
-
-    def clean(text: str) -> str:
-        return _MONGO_URL.sub(r"\1***", relative(text) if Path(text).is_absolute() else text)
-
-    return _map_strings(clean, redact(config))
 
 
 def plain(value):
@@ -131,25 +76,6 @@ def make_capture_safe(run) -> None:
     if hasattr(output.buffer, "getvalue"):  # not with --capture=fd
         output.get = get
     run._get_captured_output = get_captured_output
-
-
-def read_mapping(path: Path) -> dict:
-    """The mapping in a JSON file of a run folder; empty where a kill left none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace the file in one step, so that neither a reader nor a killed process ever leaves half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _guarded(event: str):
