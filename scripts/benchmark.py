@@ -32,9 +32,9 @@ from experiments.ingredients.compute import autocast, compute, hardware, prepare
 from experiments.ingredients.evaluation import evaluation
 from experiments.ingredients.training import Phase, Trainer
 from experiments.record import Provenance
-from scripts.plan import load_experiment, resolve_config
 from scripts.records import read_json, write_result
 from scripts.rendering.measurements import speed_table
+from scripts.scheduling.plan import load_experiment, resolve_config
 
 import torch
 from sacred import SETTINGS, Experiment

@@ -21,8 +21,8 @@ from experiments.drawing.trained_map import ARRAYS, opened, pictures_of
 from experiments.drawing.trajectories import TRAJECTORIES
 from experiments.errors import reported
 from models.grid import Grid
-from scripts.curves import learning_curve
 from scripts.records import write_result
+from scripts.rendering.curves import learning_curve
 
 import numpy as np
 from matplotlib.figure import Figure

@@ -22,10 +22,10 @@ from experiments.drawing.figures_stays import TIME_COLOURS
 from experiments.drawing.trained_map import ARRAYS, opened
 from experiments.drawing.trajectories import TRAJECTORIES
 from experiments.errors import UserError, reported
-from scripts import charts
-from scripts.curves import METRICS, ORIGINAL, Curve, faithful_curves, original_curve, over_seeds, phase_starts
 from scripts.records import Record, flatten, read_json, write_result
+from scripts.rendering import charts
 from scripts.rendering.cells import Entry, MarkdownTable, in_words
+from scripts.rendering.curves import METRICS, ORIGINAL, Curve, faithful_curves, original_curve, over_seeds, phase_starts
 from scripts.rendering.measurements import speed_table
 from scripts.rendering.metrics import CLUSTERING, TOPOLOGY, heading
 from scripts.rendering.results import Results

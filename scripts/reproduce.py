@@ -37,23 +37,6 @@ from experiments.drawing.trajectories import TRAJECTORIES
 from experiments.engine import bfloat16
 from experiments.errors import UserError, reported
 from experiments.record import Provenance, state_of_code
-from scripts import jobs as run_folders
-from scripts.executors import Ended, Local
-from scripts.jobs import Job, Setting, last_line, log_of, look_up, relative
-from scripts.plan import (
-    GIGABYTES_A_JOB,
-    cores,
-    default_jobs,
-    duration,
-    estimate,
-    gpus,
-    load_experiment,
-    missing,
-    named_config,
-    recorded_seconds,
-    show_plan,
-    wanted,
-)
 from scripts.records import (
     Record,
     as_record,
@@ -67,7 +50,24 @@ from scripts.records import (
     write_result,
 )
 from scripts.rendering.results import Results
-from scripts.slurm import Slurm
+from scripts.scheduling import jobs as run_folders
+from scripts.scheduling.executors import Ended, Local
+from scripts.scheduling.jobs import Job, Setting, last_line, log_of, look_up, relative
+from scripts.scheduling.plan import (
+    GIGABYTES_A_JOB,
+    cores,
+    default_jobs,
+    duration,
+    estimate,
+    gpus,
+    load_experiment,
+    missing,
+    named_config,
+    recorded_seconds,
+    show_plan,
+    wanted,
+)
+from scripts.scheduling.slurm import Slurm
 from scripts.tables import TABLES, out_of_date, readme_of, render_all
 
 from tqdm import tqdm

@@ -32,9 +32,9 @@ from experiments.configuration import config_path, read_settings
 from experiments.errors import UserError, one_line, reported
 from experiments.observers.redaction import redact
 from experiments.record import Provenance, state_of_code
-from scripts.jobs import Job, Setting, died, last_line, log_of, relative, settle, train
-from scripts.plan import cores, load_experiment, resolve_config
 from scripts.records import read_json, write_result
+from scripts.scheduling.jobs import Job, Setting, died, last_line, log_of, relative, settle, train
+from scripts.scheduling.plan import cores, load_experiment, resolve_config
 
 import matplotlib.pyplot as plt
 import numpy as np

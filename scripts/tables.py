@@ -22,8 +22,8 @@ from pathlib import Path
 
 from experiments import PROJECT
 from experiments.errors import UserError, reported
-from scripts import latex
 from scripts.records import MARGIN, write_result
+from scripts.rendering import latex
 from scripts.rendering.ablation import render_ablation
 from scripts.rendering.measurements import render_golden
 from scripts.rendering.metrics import CLUSTERING, SECONDS, TOPOLOGY, render_columns, render_metrics

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 from experiments.ingredients.compute import prepare
-from scripts.plan import cores
+from scripts.scheduling.plan import cores
 
 import pytest
 import torch

@@ -3,8 +3,9 @@
 import shutil
 
 from experiments import PROJECT
-from scripts import curves, pictures
+from scripts import pictures
 from scripts.records import load_records
+from scripts.rendering import curves
 
 import matplotlib.image
 import pytest

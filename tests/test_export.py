@@ -20,7 +20,7 @@ from models import networks
 from models.tpae import accuracy
 from scripts import export
 from scripts.export import PROGRAMS, load_exported, trained
-from scripts.plan import resolve_config
+from scripts.scheduling.plan import resolve_config
 
 import command_line
 import pytest

@@ -5,7 +5,8 @@ import shutil
 import subprocess
 
 from experiments import PROJECT
-from scripts import latex, tables
+from scripts import tables
+from scripts.rendering import latex
 from scripts.rendering.cells import MarkdownTable
 
 import pytest

@@ -6,7 +6,7 @@ from pathlib import Path
 from experiments import PROJECT
 from experiments.drawing.trained_map import ARRAYS
 from scripts import pictures
-from scripts.curves import ORIGINAL, original_curve
+from scripts.rendering.curves import ORIGINAL, original_curve
 
 import numpy as np
 import pytest

@@ -8,8 +8,8 @@ from experiments import PROJECT
 from experiments.configuration import default_config
 from experiments.dpsom import ex
 from experiments.errors import UserError
-from scripts.plan import load_experiment, resolve_config
 from scripts.records import differing_keys
+from scripts.scheduling.plan import load_experiment, resolve_config
 
 import pytest
 from sacred.arg_parser import get_config_updates

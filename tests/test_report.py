@@ -13,8 +13,9 @@ from types import SimpleNamespace
 from experiments import PROJECT
 from experiments.errors import UserError
 from experiments.measures.hours import nmi_geometric
-from scripts import charts, curves, report
+from scripts import report
 from scripts.records import load_records
+from scripts.rendering import charts, curves
 from scripts.rendering.results import Results
 from scripts.tables import TABLES, render_table
 

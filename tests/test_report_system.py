@@ -7,7 +7,8 @@ import shutil
 from experiments import PROJECT
 from experiments.drawing.trained_map import pictures_of
 from models.grid import Grid
-from scripts import curves, report
+from scripts import report
+from scripts.rendering import curves
 
 import chromium
 import numpy as np

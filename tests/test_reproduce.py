@@ -15,14 +15,15 @@ from types import SimpleNamespace
 from experiments import PROJECT
 from experiments.errors import UserError
 from experiments.record import Provenance
-from scripts import jobs, plan, reproduce
-from scripts.executors import Local
-from scripts.jobs import COMMENT, Job, Setting, look_up
-from scripts.plan import estimate, missing, named_config, resolve_config, wanted
+from scripts import reproduce
 from scripts.records import load_records
 from scripts.rendering.ablation import render_ablation
 from scripts.rendering.results import Row, Runs, Table, beside
 from scripts.reproduce import collect, config_name_of
+from scripts.scheduling import jobs, plan
+from scripts.scheduling.executors import Local
+from scripts.scheduling.jobs import COMMENT, Job, Setting, look_up
+from scripts.scheduling.plan import estimate, missing, named_config, resolve_config, wanted
 from scripts.tables import TABLES
 
 import pytest

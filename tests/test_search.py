@@ -12,8 +12,9 @@ from pathlib import Path
 
 from experiments import PROJECT, topography
 from experiments.errors import UserError
-from scripts import jobs, search
-from scripts.plan import resolve_config
+from scripts import search
+from scripts.scheduling import jobs
+from scripts.scheduling.plan import resolve_config
 from scripts.search import Search, nested
 
 import optuna

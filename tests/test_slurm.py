@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 
 from experiments.errors import UserError
-from scripts import slurm
-from scripts.jobs import Job, Setting
-from scripts.slurm import Slurm, Worker, check_slurm, minutes
+from scripts.scheduling import slurm
+from scripts.scheduling.jobs import Job, Setting
+from scripts.scheduling.slurm import Slurm, Worker, check_slurm, minutes
 
 import pytest
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from experiments import PROJECT
 from scripts.records import load_records
-from scripts.slurm import minutes
+from scripts.scheduling.slurm import minutes
 
 import pymongo
 import pytest

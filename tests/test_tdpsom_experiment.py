@@ -19,7 +19,7 @@ from experiments.measures.hours import Hours
 from models.assignment import student_t_assignment, student_t_kernel, target_distribution
 from models.grid import Grid
 from models.tdpsom import TDPSOM, LossWeights
-from scripts.plan import resolve_config
+from scripts.scheduling.plan import resolve_config
 
 import command_line
 import numpy as np

@@ -13,7 +13,7 @@ from experiments.ingredients.compute import autocast
 from experiments.ingredients.data import Split
 from models.grid import Grid
 from models.topography import Topography
-from scripts.plan import resolve_config
+from scripts.scheduling.plan import resolve_config
 
 import numpy as np
 import pytest

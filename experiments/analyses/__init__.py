@@ -1,0 +1,1 @@
+"""What is measured and drawn of sequences and of stays when training has ended."""

@@ -1,0 +1,1 @@
+"""Figures, and the arrays that the page of results draws from."""

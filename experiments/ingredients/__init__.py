@@ -1,0 +1,1 @@
+"""What experiments share and a config can set: Sacred's ingredients."""

@@ -1,1 +1,1 @@
-"""Renderers of tables: records and other people's numbers to Markdown and CSV."""
+"""From records and other people's numbers to tables in Markdown, CSV and LaTeX, learning curves and charts."""

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from experiments.configuration import closest
 from experiments.errors import UserError
-from scripts.executors import Ended
-from scripts.jobs import Job, Setting, died, last_line, log_of, settle, train
 from scripts.records import write_result
+from scripts.scheduling.executors import Ended
+from scripts.scheduling.jobs import Job, Setting, died, last_line, log_of, settle, train
 
 import submitit
 from submitit.core.utils import FailedJobError

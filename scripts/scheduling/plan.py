@@ -7,8 +7,8 @@ import os
 
 from experiments.configuration import closest, config_folder, config_path, read_settings
 from experiments.errors import UserError
-from scripts.jobs import Job, relative
 from scripts.records import Record
+from scripts.scheduling.jobs import Job, relative
 from scripts.tables import TABLES
 
 from sacred import Experiment

@@ -3,7 +3,7 @@
 An executor has `slots` (runs at a time) and `running` (runs that it has started and not yet given back). `adopt` takes
 over what a former reproduce.py has left running, `start` begins runs and returns those that another command is
 training, `ended` gives back those that have ended, `seconds_left` and `status` say how long it still takes and, in a
-few words, what it is doing, and `stop` is called on Ctrl-C and returns what became of the runs. `scripts/slurm.py` is
+few words, what it is doing, and `stop` is called on Ctrl-C and returns what became of the runs. `slurm.py` beside it is
 the other one.
 """
 
@@ -12,7 +12,7 @@ import subprocess
 import time
 from dataclasses import dataclass
 
-from scripts.jobs import Job, Setting, Taken, bar_seconds_left, died, log_of, train
+from scripts.scheduling.jobs import Job, Setting, Taken, bar_seconds_left, died, log_of, train
 
 
 @dataclass(frozen=True)
