@@ -1,11 +1,10 @@
-"""Encoders and decoders of DPSOM, T-DPSOM and SOM-VAE, dense and convolutional.
+"""Encoders and decoders of DPSOM and T-DPSOM, dense and convolutional, and the layers they are made of.
 
 Images are `[B, C, H, W]`; feature maps are flattened in the order H, W, C, which is a view of the channels-last memory
 the convolutions work in. Decoders return logits, or the raw parameters of another distribution.
 
-Sources: ratschlab/dpsom, DPSOM_model.py and TempDPSOM_model.py: each block is layer -> leaky ReLU -> normalisation,
-and weights start as in Keras with Glorot-uniform kernels and zero biases. ratschlab/SOM-VAE, somvae_model.py: layer ->
-ReLU.
+Source: ratschlab/dpsom, DPSOM_model.py and TempDPSOM_model.py: each block is layer -> leaky ReLU -> normalisation,
+and weights start as in Keras with Glorot-uniform kernels and zero biases.
 """
 
 import math
@@ -23,9 +22,6 @@ CONV_CHANNELS = (32, 64, 128, 256)
 SPECTRAL_SIDE = 12
 """Of the largest maps on which convolutions through spectra pay: 128 -> 256 channels then take two thirds of the time
 of direct ones, 64 -> 128 as long (one Zen 5 core)."""
-SOMVAE_DENSE_WIDTHS = (256, 128)
-SOMVAE_CHANNELS = 256
-SOMVAE_SMALL_CHANNELS = (32, 128)
 
 
 class Affine(nn.Module):
@@ -145,13 +141,6 @@ class UpsampledConvolution(nn.Conv2d):
         return F.pixel_shuffle(parts, 2)
 
 
-class Logit(nn.Module):
-    """The inverse of the sigmoid, for values in [0, 1]."""
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return inputs.logit(eps=1e-6)
-
-
 def dense_encoder(
     input_shape: tuple[int, ...], outputs: int, normalization: str, dropout: float, normalize_before: bool
 ) -> nn.Sequential:
@@ -189,7 +178,7 @@ def conv_encoder(
     input_shape: tuple[int, int, int], outputs: int, normalization: str, dropout: float, normalize_before: bool
 ) -> nn.Sequential:
     """`[B, C, H, W]` -> four 3x3 convolutions (32, 64, 128, 256), pooled after the first two -> `[B, outputs]`."""
-    channels, height, width = _pooled_shape(input_shape)
+    channels, height, width = pooled_shape(input_shape)
     first, second, third, fourth = CONV_CHANNELS
     layers = (
         nn.Conv2d(channels, first, 3, padding=1),
@@ -220,7 +209,7 @@ def conv_decoder(
     The maps are upsampled before the last two. The original's transposed convolutions of stride 1 are convolutions,
     with the kernel turned by half a turn.
     """
-    channels, height, width = _pooled_shape(output_shape)
+    channels, height, width = pooled_shape(output_shape)
     first, second, third, fourth = CONV_CHANNELS
     dense = nn.Linear(latent_dim, fourth * height * width)
     layers = (
@@ -241,125 +230,16 @@ def conv_decoder(
     return initialize(network).to(memory_format=torch.channels_last)
 
 
-def somvae_dense_encoder(input_shape: tuple[int, ...], latent_dim: int) -> nn.Sequential:
-    """`[B, ...]` -> 256 -> 128 -> `[B, latent_dim]`.
+def pooled_shape(image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Channels and sides of what two poolings leave of an image.
 
-    The latents are linear; the original has a ReLU behind them, which confines them to an orthant.
+    Raises:
+        ValueError: a side is not a multiple of 4.
     """
-    widths = (math.prod(input_shape), *SOMVAE_DENSE_WIDTHS)
-    hidden = [layer for pair in pairwise(widths) for layer in (nn.Linear(*pair), nn.ReLU())]
-    return initialize(nn.Sequential(nn.Flatten(), *hidden, nn.Linear(widths[-1], latent_dim)))
-
-
-def somvae_dense_decoder(latent_dim: int, output_shape: tuple[int, ...]) -> nn.Sequential:
-    """`[B, latent_dim]` -> 128 -> 256 -> logits `[B, ...]`."""
-    widths = (latent_dim, *reversed(SOMVAE_DENSE_WIDTHS))
-    hidden = [layer for pair in pairwise(widths) for layer in (nn.Linear(*pair), nn.ReLU())]
-    last = nn.Linear(widths[-1], math.prod(output_shape))
-    return initialize(nn.Sequential(*hidden, last, nn.Unflatten(1, output_shape)))
-
-
-def somvae_conv_encoder(input_shape: tuple[int, int, int], latent_dim: int) -> nn.Sequential:
-    """`[B, C, H, W]` -> two 4x4 convolutions of 256 channels, each pooled -> `[B, latent_dim]`."""
-    channels, height, width = _pooled_shape(input_shape)
-    network = nn.Sequential(
-        nn.ZeroPad2d((1, 2, 1, 2)),
-        _started(nn.Conv2d(channels, SOMVAE_CHANNELS, 4)),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        _started(SpectralConvolution(SOMVAE_CHANNELS, SOMVAE_CHANNELS, 4, (2 * height, 2 * width))),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        ToVector(),
-        glorot_(nn.Linear(SOMVAE_CHANNELS * height * width, latent_dim)),
-    )
-    return network.to(memory_format=torch.channels_last)
-
-
-def somvae_conv_decoder(latent_dim: int, output_shape: tuple[int, int, int]) -> nn.Sequential:
-    """`[B, latent_dim]` -> 256 linear feature maps -> twice upsampled and convolved 4x4 -> logits `[B, C, H, W]`."""
-    channels, height, width = _pooled_shape(output_shape)
-    network = nn.Sequential(
-        glorot_(nn.Linear(latent_dim, SOMVAE_CHANNELS * height * width)),
-        ToImage(height, width),
-        _started(SpectralConvolution(SOMVAE_CHANNELS, SOMVAE_CHANNELS, 4, (height, width), scale=2)),
-        nn.ReLU(),
-        _started(UpsampledConvolution(SOMVAE_CHANNELS, channels, 4)),
-    )
-    return network.to(memory_format=torch.channels_last)
-
-
-def somvae_small_encoder(input_shape: tuple[int, int, int], latent_dim: int) -> nn.Sequential:
-    """`[B, C, H, W]` -> 4x4 convolutions of 32 and 128 channels without padding, each pooled -> `[B, latent_dim]`.
-
-    Source: the public SOM-VAE notebook in PyTorch.
-    """
-    narrow, wide = SOMVAE_SMALL_CHANNELS
-    height, width = _small_shape(input_shape)
-    return nn.Sequential(
-        nn.Conv2d(input_shape[0], narrow, 4),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(narrow, wide, 4),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        ToVector(),
-        nn.Linear(wide * height * width, latent_dim),
-    ).to(memory_format=torch.channels_last)
-
-
-def somvae_small_decoder(latent_dim: int, output_shape: tuple[int, int, int]) -> nn.Sequential:
-    """`[B, latent_dim]` -> 128 linear feature maps -> upsampled, 4x4 -> upsampled to the image, 3x3, 1x1 -> logits.
-
-    The notebook does not say how many channels lie between; ours mirror the encoder.
-    """
-    narrow, wide = SOMVAE_SMALL_CHANNELS
-    height, width = _small_shape(output_shape)
-    return nn.Sequential(
-        nn.Linear(latent_dim, wide * height * width),
-        ToImage(height, width),
-        nn.Upsample(scale_factor=2),
-        nn.Conv2d(wide, narrow, 4),
-        nn.ReLU(),
-        nn.Upsample(size=output_shape[1:]),
-        nn.Conv2d(narrow, narrow, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(narrow, output_shape[0], 1),
-    ).to(memory_format=torch.channels_last)
-
-
-def identity_encoder(input_shape: tuple[int, ...], latent_dim: int) -> nn.Module:
-    """`[B, ...]` -> `[B, latent_dim]`: the values themselves are the latents."""
-    if latent_dim != math.prod(input_shape):
-        raise ValueError(f"the identity needs as many latents as a sample has values, {math.prod(input_shape)}")
-    return nn.Flatten()
-
-
-def identity_decoder(latent_dim: int, output_shape: tuple[int, ...]) -> nn.Module:
-    """`[B, latent_dim]` -> logits `[B, ...]` of the latents, confined to [0, 1]."""
-    return nn.Sequential(Logit(), nn.Unflatten(1, output_shape))
-
-
-def _started(layer: nn.Conv2d) -> nn.Conv2d:
-    """The layer with SOM-VAE's initial values: kernels truncated-normal (0.1), biases 0.1."""
-    nn.init.trunc_normal_(layer.weight, std=0.1, a=-0.2, b=0.2)
-    nn.init.constant_(layer.bias, 0.1)
-    return layer
-
-
-def _pooled_shape(image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
     channels, height, width = image_shape
     if height % 4 or width % 4:
         raise ValueError(f"the convolutional network takes sides that are multiples of 4, not {height} x {width}")
     return channels, height // 4, width // 4
-
-
-def _small_shape(image_shape: tuple[int, int, int]) -> tuple[int, int]:
-    """What two unpadded 4x4 convolutions, each pooled, leave of an image: 28 -> 25 -> 12 -> 9 -> 4."""
-    height, width = (((size - 3) // 2 - 3) // 2 for size in image_shape[1:])
-    if min(height, width) < 2:
-        raise ValueError(f"the small convolutional network needs at least 17 x 17 pixels, not {image_shape[1:]}")
-    return height, width
 
 
 def initialize(network: nn.Sequential) -> nn.Sequential:

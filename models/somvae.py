@@ -15,7 +15,7 @@ All losses are means over every element. With latents `z = encoder(x)`, winner `
 
 from dataclasses import dataclass
 
-from models import assignment, networks
+from models import assignment, somvae_networks
 from models.grid import Grid
 
 import torch
@@ -23,10 +23,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 NETWORKS = {
-    "conv": (networks.somvae_conv_encoder, networks.somvae_conv_decoder),
-    "conv_small": (networks.somvae_small_encoder, networks.somvae_small_decoder),
-    "dense": (networks.somvae_dense_encoder, networks.somvae_dense_decoder),
-    "identity": (networks.identity_encoder, networks.identity_decoder),
+    "conv": (somvae_networks.conv_encoder, somvae_networks.conv_decoder),
+    "conv_small": (somvae_networks.small_encoder, somvae_networks.small_decoder),
+    "dense": (somvae_networks.dense_encoder, somvae_networks.dense_decoder),
+    "identity": (somvae_networks.identity_encoder, somvae_networks.identity_decoder),
 }
 
 

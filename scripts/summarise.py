@@ -13,7 +13,8 @@ from pathlib import Path
 
 from experiments.errors import UserError, reported
 from experiments.record import by_split
-from scripts.records import Record, as_record, differing_keys, finished_record, flatten, summarise
+from scripts.comparison import summarise
+from scripts.records import Record, as_record, differing_keys, finished_record, flatten
 from scripts.rendering.cells import mean_text
 
 

@@ -22,7 +22,8 @@ from pathlib import Path
 
 from experiments import PROJECT
 from experiments.errors import UserError, reported
-from scripts.records import MARGIN, write_result
+from scripts.comparison import MARGIN
+from scripts.records import write_result
 from scripts.rendering import latex
 from scripts.rendering.ablation import render_ablation
 from scripts.rendering.measurements import render_golden

@@ -11,6 +11,9 @@ from pathlib import Path
 from threading import Thread
 
 from experiments.configuration import check_config
+from experiments.datasets import original_files
+from experiments.datasets.readers import READERS, RawDataset
+from experiments.datasets.splits import split_indices
 from experiments.datasets.torchvision_datasets import import_torchvision_datasets
 from experiments.errors import UserError
 from experiments.ingredients import data as data_module
@@ -133,7 +136,7 @@ def test_without_a_fraction_the_last_sixth_is_held_out_in_order(tiny_mnist):
     for split, rows in ((dataset.train, slice(first, last)), (dataset.validation, slice(last, None))):
         assert split.labels.tolist() == labels[rows].tolist()
         np.testing.assert_allclose(split.inputs[:, 0] * 255, images[rows], rtol=1e-6)
-    train, validation = data_module.split_indices(60_000, None)  # MNIST, as SOM-VAE's code has it
+    train, validation = split_indices(60_000, None)  # MNIST, as SOM-VAE's code has it
     assert (train[0], train[-1], validation[0], validation[-1]) == (5_000, 49_999, 50_000, 59_999)
 
 
@@ -184,9 +187,9 @@ def test_splits_are_disjoint_and_complete(monkeypatch):
     numbered = torch.arange(size, dtype=torch.float32).view(size, 1, 1, 1)
 
     def read(root):
-        return data_module.RawDataset(numbered[:80], torch.zeros(80), numbered[80:], torch.zeros(20), ("a",), 1.0)
+        return RawDataset(numbered[:80], torch.zeros(80), numbered[80:], torch.zeros(20), ("a",), 1.0)
 
-    monkeypatch.setitem(data_module.READERS, "numbered", read)
+    monkeypatch.setitem(READERS, "numbered", read)
     dataset = load("numbered", scaling="unit")
     together = torch.cat([dataset.train.inputs, dataset.validation.inputs, dataset.test.inputs]).flatten()
     assert together.sort().values.tolist() == numbered.flatten().tolist()
@@ -259,7 +262,7 @@ def test_checksum_of_digits_is_the_same_on_every_machine():
 def test_checksum_notices_one_changed_value_and_the_byte_order_does_not_matter():
     def checksum(labels):
         images = torch.zeros(3, 1, 2, 2, dtype=torch.uint8)
-        return data_module.RawDataset(images, labels, images, labels, (), 1.0).checksum()
+        return RawDataset(images, labels, images, labels, (), 1.0).checksum()
 
     labels = torch.tensor([0, 1, 2])
     expected = hashlib.sha256()
@@ -418,7 +421,7 @@ def test_a_wrong_download_leaves_nothing_behind(tiny_mnist, mirror):
 def test_a_silent_server_does_not_hang_the_run(tiny_mnist, monkeypatch):
     root, folder, _ = tiny_mnist
     (folder / FILE_NAMES[0]).unlink()
-    monkeypatch.setattr(data_module, "DOWNLOAD_TIMEOUT", 0.2)
+    monkeypatch.setattr(original_files, "DOWNLOAD_TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}/"
         monkeypatch.setattr(import_torchvision_datasets().MNIST, "mirrors", [address])

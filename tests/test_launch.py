@@ -14,9 +14,9 @@ from pathlib import Path
 from experiments import PROJECT, configuration, registration
 from experiments.configuration import at_least, check_config, default_config, one_of, optional, positive, text
 from experiments.datasets.physionet2012 import load_physionet2012
+from experiments.datasets.readers import read_image_folder
 from experiments.datasets.torchvision_datasets import import_torchvision_datasets
 from experiments.errors import UserError
-from experiments.ingredients.data import read_image_folder
 from experiments.launch import launch, resumed_config
 from experiments.observers.run_folder import RunFolderObserver, check_writable
 

@@ -194,19 +194,6 @@ def test_layers_start_as_in_keras():
 # SOM-VAE
 
 
-@pytest.mark.parametrize("shape", [*DENSE, (5,)])
-def test_dense_networks_of_somvae_take_anything(shape):
-    assert networks.somvae_dense_encoder(shape, 3)(torch.rand(4, *shape)).shape == (4, 3)
-    assert networks.somvae_dense_decoder(3, shape)(torch.randn(4, 3)).shape == (4, *shape)
-
-
-@pytest.mark.parametrize("shape", CONV)
-def test_conv_networks_of_somvae_take_images_with_sides_that_are_multiples_of_four(monkeypatch, shape):
-    monkeypatch.setattr(networks, "SOMVAE_CHANNELS", 8)
-    assert networks.somvae_conv_encoder(shape, 3)(torch.rand(2, *shape)).shape == (2, 3)
-    assert networks.somvae_conv_decoder(3, shape)(torch.randn(2, 3)).shape == (2, *shape)
-
-
 @pytest.mark.parametrize("kernel", [3, 4])
 @pytest.mark.parametrize(("height", "width", "channels"), [(7, 7, 5), (1, 3, 2), (4, 6, 1)])
 def test_convolving_without_the_upsampled_maps_equals_convolving_them(height, width, channels, kernel):
@@ -221,23 +208,3 @@ def test_convolving_without_the_upsampled_maps_equals_convolving_them(height, wi
         torch.autograd.grad((layer(features) * weights).sum(), variables),
         torch.autograd.grad((plain * weights).sum(), variables),
     )
-
-
-def test_small_networks_of_somvae_take_images_from_17_pixels():
-    for shape in ((1, 28, 28), (3, 17, 22)):
-        assert networks.somvae_small_encoder(shape, 5)(torch.rand(2, *shape)).shape == (2, 5)
-        assert networks.somvae_small_decoder(5, shape)(torch.randn(2, 5)).shape == (2, *shape)
-    with pytest.raises(ValueError, match="at least 17 x 17"):
-        networks.somvae_small_encoder((1, 16, 28), 5)
-
-
-def test_size_and_start_of_somvae():
-    encoder = networks.somvae_conv_encoder((1, 28, 28), 64)
-    decoder = networks.somvae_conv_decoder(64, (1, 28, 28))
-    count = sum(parameter.numel() for network in (encoder, decoder, decoder) for parameter in network.parameters())
-    assert count + 2 * 4096 == 5_600_834  # the original's, with its centroids and transitions
-    for layer in (*encoder, *decoder):
-        if isinstance(layer, nn.Conv2d):
-            assert layer.weight.abs().max() <= 0.2
-            assert layer.bias.unique().tolist() == [pytest.approx(0.1)]
-            assert layer.weight.std().item() == pytest.approx(0.088, rel=0.05)  # of N(0, 0.1) cut at two sigma

@@ -11,7 +11,8 @@ from pathlib import Path
 from experiments import PROJECT
 from experiments.errors import UserError
 from scripts import tables
-from scripts.records import Summary, compare, compare_ours, conflicting_keys, load_records, record_path, summarise
+from scripts.comparison import Summary, compare, compare_ours, summarise
+from scripts.records import conflicting_keys, load_records, record_path
 from scripts.rendering.results import ParityRow, Reference, Results
 from scripts.scheduling.plan import named_config
 from scripts.tables import TABLES, render_all, render_table

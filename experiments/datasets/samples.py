@@ -11,7 +11,6 @@ from experiments.errors import UserError
 from experiments.files import write_atomically
 
 FILE_NAME = "data.json"
-SPLIT_SEED = 42  # ratschlab/dpsom: train_test_split(..., random_state=42), whatever the seed of the run
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from experiments.datasets.hours_table import (
     read_table,
 )
 from experiments.datasets.normalization import forward_filled, normalised, scaled
-from experiments.datasets.samples import SPLIT_SEED
+from experiments.datasets.splits import SPLIT_SEED
 from experiments.datasets.stays import LABEL, SPLITS, Channel, Description, Stays, cached_stays, starting_with
 from experiments.errors import UserError
 

@@ -1,7 +1,8 @@
 """The renderer of ablations: configs that switch one thing, beside their base."""
 
 from experiments.configuration import config_path, read_settings
-from scripts.records import compare_ours, differing_keys, flatten
+from scripts.comparison import compare_ours
+from scripts.records import differing_keys, flatten
 from scripts.rendering.cells import (
     MarkdownTable,
     comparison_values,

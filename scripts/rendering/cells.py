@@ -1,6 +1,7 @@
 """Numbers, cells and tables in Markdown, remarks below them, and the same values for CSV."""
 
-from scripts.records import Comparison, Record, Summary, has_spread
+from scripts.comparison import Comparison, Summary, has_spread
+from scripts.records import Record
 from scripts.rendering.results import Reference, Results, Runs
 
 

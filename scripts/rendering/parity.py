@@ -3,7 +3,8 @@
 import math
 from dataclasses import dataclass, replace
 
-from scripts.records import Comparison, Record, Summary, compare, compare_ours
+from scripts.comparison import Comparison, Summary, compare, compare_ours
+from scripts.records import Record
 from scripts.rendering.cells import (
     DAGGER,
     Entry,

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from experiments.errors import UserError, one_line
-from scripts.records import Record, Summary, load_records, read_json, summarise
+from scripts.comparison import Summary, summarise
+from scripts.records import Record, load_records, read_json
 
 import yaml
 

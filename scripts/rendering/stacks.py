@@ -1,6 +1,6 @@
 """The renderer of TPAE's table: classifiers on stacks of maps."""
 
-from scripts.records import Summary, summarise
+from scripts.comparison import Summary, summarise
 from scripts.rendering.cells import MarkdownTable, count_cell, mean_cell, number, provenance, summary_values
 from scripts.rendering.results import Rendered, Results, Runs, Table
 
