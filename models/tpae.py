@@ -25,14 +25,14 @@ the prototypes of different blocks; ours is that of wav2vec 2.0 (Baevski et al.,
 collapse happens within a map.
 """
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from models import networks
-from models.assignment import adjacency_matrix, squared_distances
-from models.batch import of_all_processes
-from models.grid import Grid, gaussian_neighbourhood
+from models.assignment import squared_distances
+from models.grid import Grid
+from models.soft_som import Assignment, SoftSOM
+from models.tpae_networks import FEATURES, Fusion, encoder_of
 
 import torch
 import torch.nn.functional as F
@@ -40,7 +40,6 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
-FEATURES = 64  # channels of the encoder's last feature map and of the decoders' first
 PHASES = {
     "reconstruct": ("reconstruction", "pictures"),
     "joint": (
@@ -65,115 +64,12 @@ class LossWeights:
     adversarial: float
 
 
-class Assignment(NamedTuple):
-    """How the prototypes of one map see a batch of latents."""
-
-    distances: Tensor  # [B, K], squared
-    weights: Tensor  # [B, K], rows sum to 1
-    blended: Tensor  # [B, D], the document's topo_z
-
-
 class Seen(NamedTuple):
     """What one block makes of a batch of pictures."""
 
     latents: Tensor  # [B, D]
     assignment: Assignment
     reconstruction: Tensor | None  # [B, C, H, W]
-
-
-class SoftSOM(nn.Module):
-    """`K` prototypes on a grid, of which every latent becomes a blend.
-
-    Args:
-        grid: the map's geometry.
-        latent_dim: D.
-        temperature: of the softmax over distances (not squared), in units of distance.
-        assignment: `soft`; `gumbel`, which adds Gumbel noise in training; `hard`, the nearest prototype alone, with the
-            gradient of the soft blend (straight through).
-
-    Raises:
-        ValueError: a temperature that is not positive.
-    """
-
-    def __init__(self, grid: Grid, latent_dim: int, temperature: float, assignment: str = "soft") -> None:
-        super().__init__()
-        if temperature <= 0:
-            raise ValueError(f"the temperature must be greater than 0, not {temperature:g}")
-        self.grid = grid
-        self.temperature, self.assignment = temperature, assignment
-        self.prototypes = nn.Parameter(torch.randn(grid.size, latent_dim))
-        self.register_buffer("grid_distances", grid.distances("euclidean"), persistent=False)
-        self.register_buffer("adjacency", adjacency_matrix(grid), persistent=False)
-
-    def forward(self, latents: Tensor) -> Assignment:
-        """Of latents `[B, D]`."""
-        distances = squared_distances(latents, self.prototypes)
-        logits = -(distances + 1e-6).sqrt() / self.temperature  # the root's gradient stays finite on a prototype
-        softmax = F.gumbel_softmax if self.assignment == "gumbel" and self.training else F.softmax
-        weights = softmax(logits, dim=1)
-        if self.assignment == "hard":
-            nearest = F.one_hot(weights.argmax(dim=1), self.grid.size)
-            weights = nearest - weights.detach() + weights
-        return Assignment(distances, weights, weights @ self.prototypes)
-
-    def neighbourhood(self, distances: Tensor, sigma: float | Tensor) -> Tensor:
-        """Weighted mean squared distance per dimension to the winner's surroundings on the grid, `sigma` steps wide.
-
-        The document's hard version, the winner and `lambda` times its neighbours, is a Gaussian that is cut off. The
-        gradient reaches latents and prototypes; the winner is an index.
-        """
-        weights = gaussian_neighbourhood(self.grid_distances, sigma)[distances.argmin(dim=1)]
-        return (weights * distances).sum(dim=1).div(weights.sum(dim=1)).mean() / self.prototypes.shape[1]
-
-    def pairwise(self, latents: Tensor, distances: Tensor) -> Tensor:
-        """Mean squared distance per dimension of two latents of the batch whose winners are neighbours on the grid.
-
-        0 without such a pair.
-        """
-        latents, winners = of_all_processes(latents), of_all_processes(distances.argmin(dim=1))
-        pairs = self.adjacency[winners][:, winners].clamp_max(1.0)
-        total = (pairs * squared_distances(latents, latents)).sum() / latents.shape[1]
-        return total / pairs.sum().clamp_min(1.0)
-
-    def diversity(self, weights: Tensor) -> Tensor:
-        """1 - entropy of the batch's mean weights / log K; 0 on a map of one unit."""
-        usage = of_all_processes(weights).mean(dim=0)
-        entropy = -torch.xlogy(usage, usage.clamp_min(1e-12)).sum()
-        return 1 - entropy / math.log(max(self.grid.size, 2))
-
-
-class Fusion(nn.Module):
-    """Fusion decoder: a picture `[B, C, H, W]` and topo_z `[B, D]`, spread over it, -> 64 -> 32 -> C, sigmoid.
-
-    Spread over a picture, topo_z is the same everywhere, so its part of the first 3 x 3 convolution has only nine
-    different values: inside, along the four edges and in the four corners. Computing these alone saves two thirds of
-    the decoder's arithmetic.
-    """
-
-    def __init__(self, channels: int, latent_dim: int) -> None:
-        super().__init__()
-        self.channels = channels
-        self.first = nn.Conv2d(channels + latent_dim, FEATURES, 3, padding=1)
-        self.rest = nn.Sequential(
-            nn.ReLU(),
-            nn.Conv2d(FEATURES, FEATURES // 2, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(FEATURES // 2, channels, 3, padding=1),
-        )
-
-    def forward(self, pictures: Tensor, blended: Tensor) -> Tensor:
-        of_pictures, of_blended = self.first.weight.split([self.channels, blended.shape[1]], dim=1)
-        nine = F.conv2d(blended[:, :, None, None].expand(-1, -1, 3, 3), of_blended, self.first.bias, padding=1)
-        spread = _stretch(_stretch(nine, 2, pictures.shape[2]), 3, pictures.shape[3])
-        return self.rest(F.conv2d(pictures, of_pictures, padding=1) + spread).float().sigmoid()
-
-
-def _stretch(values: Tensor, dim: int, size: int) -> Tensor:
-    """Three entries along `dim` to `size`: the middle one is repeated."""
-    first, middle, last = values.split(1, dim)
-    shape = list(values.shape)
-    shape[dim] = size - 2
-    return torch.cat([first, middle.expand(shape), last], dim)
 
 
 class Block(nn.Module):
@@ -241,51 +137,6 @@ class Block(nn.Module):
     def picture(self, blended: Tensor) -> Tensor:
         """Pictures `[N, C, H, W]` of topo_z or of prototypes `[N, D]` alone."""
         return self.prototype_decoder(blended).float().sigmoid()
-
-
-def encoder_of(kind: str, channels: int, sides: tuple[int, int], width: int) -> tuple[nn.Sequential, int]:
-    """Pictures `[B, channels, H, W]` to features `[B, size]`, and that size.
-
-    - `published`: two 3 x 3 convolutions of stride 2, 32 and 64 channels, flattened.
-    - `residual`: a small residual network, `width` channels at full size, eight times as many at an eighth of it,
-      their maxima there; batch normalisation.
-
-    Raises:
-        ValueError: sides that are no multiples of four or below eight.
-    """
-    if any(side % 4 or side < 8 for side in sides):
-        raise ValueError(f"the sides of pictures must be multiples of 4 from 8 on, not {sides[0]} x {sides[1]}")
-    if kind == "published":
-        layers = [
-            nn.Conv2d(channels, FEATURES // 2, 3, stride=2, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(FEATURES // 2, FEATURES, 3, stride=2, padding=1),
-            nn.ReLU(),
-            networks.ToVector(),
-        ]
-        return nn.Sequential(*layers), FEATURES * (sides[0] // 4) * (sides[1] // 4)
-    layers = [*_convolution(channels, width)]
-    for wide, residual in ((2 * width, True), (4 * width, False), (8 * width, True)):
-        layers += [*_convolution(wide // 2, wide), nn.MaxPool2d(2)]
-        if residual:
-            layers.append(Residual(wide))
-    return nn.Sequential(*layers, nn.MaxPool2d((sides[0] // 8, sides[1] // 8)), nn.Flatten()), 8 * width
-
-
-def _convolution(channels_in: int, channels_out: int) -> tuple[nn.Module, ...]:
-    layer = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
-    return layer, nn.BatchNorm2d(channels_out), nn.ReLU()
-
-
-class Residual(nn.Module):
-    """`x + f(x)`, f two 3 x 3 convolutions."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.branch = nn.Sequential(*_convolution(channels, channels), *_convolution(channels, channels))
-
-    def forward(self, features: Tensor) -> Tensor:
-        return features + self.branch(features)
 
 
 class TPAE(nn.Module):

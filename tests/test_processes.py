@@ -9,7 +9,7 @@ import time
 from experiments import dpsom
 from experiments.engine import processes
 from experiments.errors import UserError
-from models.tpae import encoder_of
+from models.tpae_networks import encoder_of
 
 import pytest
 import torch

@@ -8,7 +8,9 @@ from experiments.ingredients.compute import autocast
 from experiments.ingredients.data import Split
 from experiments.measures.metrics import topology_metrics
 from models.grid import Grid
-from models.tpae import PHASES, TPAE, Block, Fusion, LossWeights, PlainCNN, Residual, SoftSOM, encoder_of
+from models.soft_som import SoftSOM
+from models.tpae import PHASES, TPAE, Block, LossWeights, PlainCNN
+from models.tpae_networks import Fusion, Residual, encoder_of
 
 import numpy as np
 import pytest

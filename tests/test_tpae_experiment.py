@@ -10,7 +10,7 @@ from experiments.datasets.samples import Samples
 from experiments.engine.optimization import PhasedAdam
 from experiments.errors import UserError
 from models.grid import Grid
-from models.tpae import SoftSOM
+from models.soft_som import SoftSOM
 
 import pytest
 import torch
