@@ -17,7 +17,7 @@ from itertools import chain
 from pathlib import Path
 
 from experiments import PROJECT
-from experiments.drawing import figures
+from experiments.drawing import canvas
 from experiments.drawing.figures_stays import TIME_COLOURS
 from experiments.drawing.trained_map import ARRAYS, opened
 from experiments.drawing.trajectories import TRAJECTORIES
@@ -188,12 +188,12 @@ def archives(folder: Path, name: str, order: list[str]) -> list[dict]:
 
 def colours() -> dict[str, list[str]]:
     """Those of the figures: a scale for numbers, another for time, and one colour for each class."""
-    scale = matplotlib.colormaps[figures.COLOUR_MAP](np.linspace(0, 1, 32))
+    scale = matplotlib.colormaps[canvas.COLOUR_MAP](np.linspace(0, 1, 32))
     time = matplotlib.colormaps[TIME_COLOURS](np.linspace(0, 0.9, 16))
     return {
         "scale": [to_hex(one) for one in scale],
         "time": [to_hex(one) for one in time],
-        "classes": [to_hex(one) for one in figures.COLOURS],
+        "classes": [to_hex(one) for one in canvas.COLOURS],
     }
 
 

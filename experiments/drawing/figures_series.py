@@ -5,7 +5,7 @@ The conventions are those of `figures`.
 
 from collections.abc import Sequence
 
-from experiments.drawing.figures import (
+from experiments.drawing.canvas import (
     COLOUR_MAP,
     COLOURS,
     LEFT,

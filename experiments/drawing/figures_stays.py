@@ -6,7 +6,7 @@ Values are in clinical units, hours count from 0 at the start of a stay.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from experiments.drawing.figures import (
+from experiments.drawing.canvas import (
     COLOUR_MAP,
     COLOURS,
     LEFT,

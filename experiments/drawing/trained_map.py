@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from experiments.drawing import figures
+from experiments.drawing import canvas, figures
 from experiments.errors import UserError
 from experiments.files import write_atomically
 from models.grid import Grid
@@ -92,7 +92,7 @@ def mosaic_file(pictures: np.ndarray, grid: Grid) -> np.ndarray:
     """
     rows, columns = grid.shape
     grey = pictures.shape[2] == 1
-    tiles = figures.mosaic(pictures.reshape(rows, columns * pictures.shape[1], *pictures.shape[2:]))
+    tiles = canvas.mosaic(pictures.reshape(rows, columns * pictures.shape[1], *pictures.shape[2:]))
     image = Image.fromarray((tiles.clip(0, 1) * 255).round().astype(np.uint8).repeat(3 if grey else 1, axis=2))
     buffer = io.BytesIO()
     image.save(buffer, format="webp", lossless=grey, quality=100 if grey else QUALITY)

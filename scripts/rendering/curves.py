@@ -10,7 +10,7 @@ import csv
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from experiments.drawing.figures import COLOURS, STYLE, panels
+from experiments.drawing.canvas import COLOURS, STYLE, panels
 from experiments.errors import UserError
 from scripts.records import Record, load_records
 from scripts.rendering.metrics import heading
