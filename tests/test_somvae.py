@@ -14,7 +14,7 @@ from experiments.ingredients.series import (
     of_next_class,
     sequences,
 )
-from models import networks
+from models import somvae_networks
 from models.grid import Grid
 from models.somvae import SOMVAE, LossWeights
 
@@ -37,8 +37,8 @@ run = partial(command_line.run, somvae.ex)
 @pytest.fixture(scope="module", autouse=True)
 def narrow_networks(in_process):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(networks, "SOMVAE_DENSE_WIDTHS", (16, 8))
-        patch.setattr(networks, "SOMVAE_CHANNELS", 32)
+        patch.setattr(somvae_networks, "DENSE_WIDTHS", (16, 8))
+        patch.setattr(somvae_networks, "CHANNELS", 32)
         yield
 
 

@@ -24,7 +24,7 @@ run = partial(command_line.run, stays_baselines.ex)
 @pytest.fixture(scope="module", autouse=True)
 def narrow_network():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("models.networks.SOMVAE_DENSE_WIDTHS", (16, 8))
+        patch.setattr("models.somvae_networks.DENSE_WIDTHS", (16, 8))
         yield
 
 
