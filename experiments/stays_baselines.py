@@ -12,12 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.analyses.transitions import (
-    Transitions,
-    counted_transitions,
-    draw_transitions,
-    transition_metrics,
-)
+from experiments.analyses.transitions import Transitions, counted_transitions, draw_transitions, transition_metrics
 from experiments.configuration import at_least, one_of, positive, weights_of
 from experiments.datasets.samples import Samples
 from experiments.datasets.stays import Stays

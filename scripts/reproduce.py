@@ -20,47 +20,28 @@ Exit status: 0 nothing is missing any more, 1 a run failed or is still missing, 
 """
 
 import argparse
-import json
 import shlex
 import signal
 import sys
-import time
-from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
 from experiments import PROJECT
-from experiments.drawing.trained_map import ARRAYS
-from experiments.drawing.trajectories import TRAJECTORIES
 from experiments.engine import bfloat16
 from experiments.errors import UserError, reported
 from experiments.record import Provenance, state_of_code
-from scripts.records import (
-    Record,
-    as_record,
-    check_record,
-    check_same_row,
-    conflicting_keys,
-    differing_keys,
-    finished_record,
-    read_json,
-    record_path,
-    write_result,
-)
+from scripts.records import write_result
 from scripts.rendering.results import Results
-from scripts.scheduling import jobs as run_folders
-from scripts.scheduling.executors import Ended, Local
-from scripts.scheduling.jobs import Job, Setting, last_line, log_of, look_up, relative
+from scripts.scheduling.collecting import check_rows, collect, config_name_of
+from scripts.scheduling.execution import Execution
+from scripts.scheduling.executors import Local
+from scripts.scheduling.jobs import Setting, look_up, relative
 from scripts.scheduling.plan import (
     GIGABYTES_A_JOB,
     cores,
     default_jobs,
-    duration,
     estimate,
     gpus,
-    load_experiment,
     missing,
     named_config,
     recorded_seconds,
@@ -70,182 +51,8 @@ from scripts.scheduling.plan import (
 from scripts.scheduling.slurm import Slurm
 from scripts.tables import TABLES, out_of_date, readme_of, render_all
 
-from tqdm import tqdm
-
-SELECTED_SEED = 0  # of each row: its trained map is kept beside its record
 SLURM_JOBS = 256  # at a time: submitit's default
 OF_SLURM = {"partition": None, "time_limit": 240, "cores": 4, "gpus": 0, "memory": GIGABYTES_A_JOB}  # minutes, GB
-
-
-# -------------------------------------------------------------------------------------------------------------- records
-
-
-def collect(folder: Path, config_name: str, results_runs: Path) -> Path:
-    """Records the finished run in `folder` as one of the named config; returns the record's path.
-
-    The row's selected run, seed 0, also leaves its trained map in `results/maps/<experiment>/<config_name>/`.
-
-    Raises UserError when the run is not COMPLETED, its config is not exactly the named one, another record of the same
-    run exists, or the row's other records are of other data.
-    """
-    record = finished_record(folder)
-    expected = named_config(record["experiment"], config_name)
-    if keys := differing_keys(record["config"], expected):
-        different = ", ".join(keys)
-        raise UserError(
-            f"{folder} is not an unmodified {config_name}, it differs in {different}: give it its own config"
-        )
-    record["config_name"] = config_name
-    path = record_path(results_runs, record["experiment"], config_name, record["seed"])
-    if path.exists() and read_json(path) != record:
-        raise UserError(f"{path} already records another run than {folder}: delete it first to replace it")
-    for other in set(path.parent.glob("*.json")) - {path}:
-        check_same_row(as_record(check_record(read_json(other), other)), as_record(record), results_runs)
-    maps = results_runs.parent / "maps" / record["experiment"] / config_name
-    for name in (ARRAYS, TRAJECTORIES):
-        if record["seed"] == SELECTED_SEED and (folder / name).exists():
-            write_result(maps / name, (folder / name).read_bytes())
-    write_result(path, (json.dumps(record, indent=1) + "\n").encode())
-    return path
-
-
-def check_rows(plan: list[Job], records: list[Record]) -> None:
-    """Raises UserError where a planned run would stand in a row whose records have other values than its config."""
-    rows = {job.key[:2]: job for job in plan}
-    for record in records:
-        job = rows.get((record.experiment, record.config_name))
-        if job and (different := conflicting_keys(record.config, job.config)):
-            raise UserError(
-                f"the records of {job.row} have another {', '.join(different)} than its config today: delete "
-                "them, or give the new values a config of their own"
-            )
-
-
-def config_name_of(folder: Path, row: str | None) -> str:
-    """The named config of the run in `folder`: what `row` says, as `mnist` or `dpsom/mnist`, or the one it fits.
-
-    Where it fits several, those of the tables go first.
-    """
-    record = finished_record(folder)
-    experiment = record["experiment"]
-    if row:
-        of, _, name = row.rpartition("/")
-        if of not in ("", experiment):
-            raise UserError(f"{folder} is a run of {experiment}, not of {of}")
-        return name
-    in_tables = [
-        runs.config_name for table in TABLES.values() for runs in table.runs() if runs.experiment == experiment
-    ]
-    known = dict(load_experiment(experiment).gather_named_configs())
-    for name in dict.fromkeys([*(name for name in in_tables if name in known), *known]):
-        if not differing_keys(record["config"], named_config(experiment, name)):
-            return name
-    raise UserError(f"{folder} is a run of no named config: give it its own in configs/{experiment}/")
-
-
-# ------------------------------------------------------------------------------------------------------------ execution
-
-
-class Execution:
-    """Works a plan off with an executor; `troubles` has a line for each run that is still missing at the end."""
-
-    def __init__(self, plan: list[Job], executor: Local | Slurm, setting: Setting, results_runs: Path, retries: int):
-        self.plan, self.executor, self.setting = plan, executor, setting
-        self.results_runs, self.retries = results_runs, retries
-        self.troubles: list[str] = []
-        self.pending: deque[Job] = deque()
-
-    def run(self) -> list[str]:
-        """Returns the troubles."""
-        self.executor.adopt(self.plan)
-        adopted = {job.key for job in self.executor.running}
-        if adopted:
-            print(f"{len(adopted)} of them under way since an earlier call", flush=True)
-        self.pending.extend(job for job in self.plan if job.key not in adopted)
-        with self.progress_bar() as self.bar:
-            while self.pending or self.executor.running:
-                self.begin()
-                for ended in self.executor.ended():
-                    self.finish(ended)
-                self.show()
-                time.sleep(2 if any(job.waiting_since for job in self.pending) else 0.2)
-        return self.troubles
-
-    def begin(self) -> None:
-        """Starts as many runs as there are free slots; records what has been finished elsewhere."""
-        ready = []
-        for _ in range(len(self.pending)):
-            if len(self.executor.running) + len(ready) >= self.executor.slots:
-                break
-            job = self.pending.popleft()
-            look_up(job, self.setting)
-            if job.action == "collect":
-                self.record(job)
-            elif job.action == "wait":
-                self.wait(job)
-            else:
-                ready.append(job)
-        if ready:
-            for job in self.executor.start(ready):
-                self.wait(job)
-
-    def wait(self, job: Job) -> None:
-        job.waiting_since = job.waiting_since or time.time()
-        if time.time() - job.waiting_since > run_folders.HEARTBEAT_SECONDS + 15:
-            place = f" in {relative(job.folder)}" if job.folder else ""
-            self.trouble(job, f"it is running{place}; repeat this command when it has ended")
-        else:
-            self.pending.append(job)
-
-    def finish(self, ended: Ended) -> None:
-        job = ended.job
-        job.waiting_since = 0.0
-        look_up(job, self.setting)
-        if job.action == "collect":
-            self.record(job)
-        elif ended.exit_status is None and not ended.on_purpose and job.deaths < self.retries:
-            job.deaths += 1
-            self.bar.write(f"died, retry {job.deaths} of {self.retries}: {job}: {ended.reason}", file=sys.stderr)
-            self.pending.append(job)
-        elif ended.exit_status is None:
-            self.trouble(job, f"it died ({ended.reason})" + (f" after {job.deaths} retries" if job.deaths else ""))
-        elif ended.exit_status:
-            log = log_of(job, self.setting)
-            self.trouble(job, f"failed with exit status {ended.exit_status}: {last_line(log)} (log: {relative(log)})")
-        else:
-            commit = self.setting.code[:8] or "unknown"
-            self.trouble(job, f"it ended without a record for commit {commit} in {relative(self.setting.runs_dir)}")
-
-    def record(self, job: Job) -> None:
-        try:
-            path = collect(job.folder, job.config_name, self.results_runs)
-        except UserError as error:
-            self.trouble(job, str(error))
-        else:
-            self.bar.write(f"recorded: {job} -> {relative(path)}")
-            self.bar.update()
-
-    def trouble(self, job: Job, reason: str) -> None:
-        self.troubles.append(f"{job}: {reason}")
-        self.bar.write(f"missing: {self.troubles[-1]}", file=sys.stderr)
-        self.bar.update()
-
-    @contextmanager
-    def progress_bar(self) -> Iterator[tqdm]:
-        self.shown = 0.0
-        form = "{n_fmt}/{total_fmt} runs |{bar:24}| {elapsed} elapsed{postfix}"
-        with tqdm(total=len(self.plan), bar_format=form, leave=True) as bar:
-            yield bar
-
-    def show(self) -> None:
-        if time.time() - self.shown > (1 if sys.stderr.isatty() else 60):
-            self.shown = time.time()
-            left = self.executor.seconds_left(list(self.pending))
-            about = "" if left is None else f"about {duration(left)} left; "
-            self.bar.set_postfix_str(about + self.executor.status())
-
-
-# --------------------------------------------------------------------------------------------------------- command line
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

@@ -17,13 +17,7 @@ from experiments.datasets.splits import split_indices
 from experiments.datasets.torchvision_datasets import import_torchvision_datasets
 from experiments.errors import UserError
 from experiments.ingredients import data as data_module
-from experiments.ingredients.data import (
-    PROJECT,
-    data,
-    load_dataset,
-    resize,
-    scale_,
-)
+from experiments.ingredients.data import PROJECT, data, load_dataset, resize, scale_
 
 import numpy as np
 import pytest

@@ -16,11 +16,11 @@ from experiments import PROJECT
 from experiments.errors import UserError
 from experiments.record import Provenance
 from scripts import reproduce
-from scripts.records import load_records
+from scripts.records import load_records, write_result
 from scripts.rendering.ablation import render_ablation
 from scripts.rendering.results import Row, Runs, Table, beside
-from scripts.reproduce import collect, config_name_of
-from scripts.scheduling import jobs, plan
+from scripts.scheduling import collecting, execution, jobs, plan
+from scripts.scheduling.collecting import collect, config_name_of
 from scripts.scheduling.executors import Local
 from scripts.scheduling.jobs import COMMENT, Job, Setting, look_up
 from scripts.scheduling.plan import estimate, missing, named_config, resolve_config, wanted
@@ -117,7 +117,7 @@ def install(folder: str, patch=setattr) -> None:
         rows=beside(*rows),
     )
     named_config.cache_clear()
-    for user in (plan, reproduce):
+    for user in (plan, collecting):
         patch(user, "load_experiment", lambda name: module.ex)
     patch(jobs, "program", lambda name: folder / "dummy.py")
     patch(Provenance, "now", lambda: Provenance(COMMIT, False))
@@ -517,7 +517,8 @@ def test_an_interruption_reaches_the_run_and_the_same_command_continues(folder, 
 
 def test_a_run_that_lives_elsewhere_is_left_alone(folder, capsys, monkeypatch):
     monkeypatch.setattr(jobs, "HEARTBEAT_SECONDS", -14)  # gives up after one second
-    monkeypatch.setattr(reproduce, "look_up", lambda job, *_: vars(job).update(action="wait", folder=folder / "runs"))
+    for user in (reproduce, execution):
+        monkeypatch.setattr(user, "look_up", lambda job, *_: vars(job).update(action="wait", folder=folder / "runs"))
     assert reproduce.main(arguments(folder, "--rows", "quick", "--seeds", "1")) == 1
     assert "repeat this command when it has ended" in capsys.readouterr().err
     assert not (folder / "runs" / "dummy").exists()
@@ -548,7 +549,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(folder, capsys):
 
 def test_what_cannot_be_recorded_is_reported_and_no_run_is_left_behind(folder, capsys, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(reproduce, "collect", lambda *_: reproduce.write_result(folder / "dummy.py" / "0.json", b""))
+        patch.setattr(execution, "collect", lambda *_: write_result(folder / "dummy.py" / "0.json", b""))
         assert reproduce.main(arguments(folder, "--rows", "quick", "--seeds", "1")) == 1
         assert "missing: dummy quick seed 0: cannot write" in capsys.readouterr().err
     executor = Local(Setting(folder / "runs", 1, COMMIT), 1, [])

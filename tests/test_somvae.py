@@ -7,13 +7,7 @@ from experiments import somvae
 from experiments.errors import UserError
 from experiments.ingredients.compute import autocast
 from experiments.ingredients.data import Dataset, Split
-from experiments.ingredients.series import (
-    by_saturated_pixels,
-    evaluated_series,
-    interpolate,
-    of_next_class,
-    sequences,
-)
+from experiments.ingredients.series import by_saturated_pixels, evaluated_series, interpolate, of_next_class, sequences
 from models import somvae_networks
 from models.grid import Grid
 from models.somvae import SOMVAE, LossWeights

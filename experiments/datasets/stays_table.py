@@ -18,14 +18,7 @@ import hashlib
 from collections import Counter
 from pathlib import Path
 
-from experiments.datasets.hours_table import (
-    FILE_NAME,
-    HoursTable,
-    line_of,
-    name_and_unit,
-    numbers,
-    read_table,
-)
+from experiments.datasets.hours_table import FILE_NAME, HoursTable, line_of, name_and_unit, numbers, read_table
 from experiments.datasets.normalization import forward_filled, normalised, scaled
 from experiments.datasets.splits import SPLIT_SEED
 from experiments.datasets.stays import LABEL, SPLITS, Channel, Description, Stays, cached_stays, starting_with
