@@ -84,9 +84,9 @@ def test_learning_rates_and_precision_alone_tell_the_originals_apart(path):
     assert ours == theirs
 
 
-@pytest.mark.parametrize("data", ["mnist", "fmnist"])
-def test_precision_alone_tells_such_rows_apart(data):
-    bf16, fp32 = (yaml.safe_load((FOLDER / f"somvae/{data}{ending}.yaml").read_text()) for ending in ("", "_fp32"))
+@pytest.mark.parametrize("row", ["mnist", "fmnist", "mnist_vqvae", "fmnist_vqvae"])
+def test_precision_alone_tells_such_rows_apart(row):
+    bf16, fp32 = (yaml.safe_load((FOLDER / f"somvae/{row}{ending}.yaml").read_text()) for ending in ("", "_fp32"))
     assert (bf16.pop("compute"), fp32.pop("compute")) == ({"precision": "bf16"}, {"precision": "fp32"})
     assert bf16 == fp32
 
@@ -496,5 +496,6 @@ def test_the_published_settings_are_all_there():
     table_1 = {f"{data}_{row}" for data in ("mnist", "fmnist") for row in ("vqvae", "gbsom", "gradcopy", "no_grads")}
     others = {"mnist", "fmnist", "mnist_k64", "fmnist_k64", "mnist_series", "mnist_series_no_transitions"}
     rates = {f"{row}_original_rates" for row in table_1 | others}
-    rest = {"mnist_dense", "fmnist_dense", "mnist_fp32", "fmnist_fp32", "mnist_faithful", "mnist_notebook"}
-    assert static | series | table_1 | rates | rest | {"digits", "fast"} == CONFIGS
+    in_fp32 = {f"{data}{row}_fp32" for data in ("mnist", "fmnist") for row in ("", "_vqvae")}
+    rest = {"mnist_dense", "fmnist_dense", "mnist_faithful", "mnist_notebook"}
+    assert static | series | table_1 | rates | in_fp32 | rest | {"digits", "fast"} == CONFIGS
