@@ -252,9 +252,10 @@ TABLES: dict[str, Table] = {
         },
         rows=tuple(
             row
-            for name, minutes in (("mnist", 40), ("fmnist", 40), ("mnist_vqvae", 25), ("fmnist_vqvae", 25))
+            for _, experiment, ending, stages, minutes in (TABLE_1["somvae"], TABLE_1["vqvae"])
+            for name in (f"{data}{ending}" for data in IMAGES)
             for row in beside(
-                Runs("somvae", name, HEAVY, minutes), Runs("somvae", f"{name}_fp32", ((1, 5), (3, 9)), 75)
+                Runs(experiment, name, stages, minutes), Runs(experiment, f"{name}_fp32", ((1, 5), (3, 9)), 75)
             )
         ),
     ),

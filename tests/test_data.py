@@ -10,6 +10,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
+from experiments import PROJECT
 from experiments.configuration import check_config
 from experiments.datasets import original_files
 from experiments.datasets.readers import READERS, RawDataset
@@ -17,7 +18,7 @@ from experiments.datasets.splits import split_indices
 from experiments.datasets.torchvision_datasets import import_torchvision_datasets
 from experiments.errors import UserError
 from experiments.ingredients import data as data_module
-from experiments.ingredients.data import PROJECT, data, load_dataset, resize, scale_
+from experiments.ingredients.data import data, load_dataset, resize, scale_
 
 import numpy as np
 import pytest

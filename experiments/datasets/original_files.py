@@ -10,7 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from experiments.datasets.torchvision_datasets import import_torchvision_datasets
-from experiments.errors import UserError
+from experiments.errors import UserError, one_line
 
 DOWNLOAD_TIMEOUT = 30.0  # seconds without an answer; torchvision itself would wait for ever
 
@@ -28,7 +28,7 @@ def require_original_file(path: Path, md5: str, dataset_class: type | SimpleName
             )
     except OSError as error:
         raise UserError(
-            f"cannot read or write {path} ({with_type(error)}): make it accessible, "
+            f"cannot read or write {path} ({_with_type(error)}): make it accessible, "
             f"or put {dataset_class.mirrors[0]}{path.name} (MD5 {md5}) there"
         ) from error
 
@@ -48,7 +48,7 @@ def _download(path: Path, md5: str, dataset_class: type | SimpleNamespace) -> No
                 return
     file_names = ", ".join(file_name for file_name, _ in dataset_class.resources)
     raise UserError(
-        f"{path} is missing and could not be downloaded ({with_type(reason)}): "
+        f"{path} is missing and could not be downloaded ({_with_type(reason)}): "
         f"put the files {file_names} from {dataset_class.mirrors[0]} into {path.parent}"
     )
 
@@ -61,7 +61,7 @@ def unpacking(what: str) -> Iterator[str]:
             yield scratch
     except OSError as error:
         raise UserError(
-            f"cannot unpack {what} into {tempfile.gettempdir()} ({with_type(error)}): "
+            f"cannot unpack {what} into {tempfile.gettempdir()} ({_with_type(error)}): "
             "free some space there, or name another folder in the environment variable TMPDIR"
         ) from error
 
@@ -76,5 +76,5 @@ def _socket_timeout():
         socket.setdefaulttimeout(before)
 
 
-def with_type(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
+def _with_type(error: Exception) -> str:
+    return f"{type(error).__name__}: {one_line(error)}".rstrip()
