@@ -6,9 +6,11 @@ dotted name, say what else a value must satisfy:
     RULES = {"compute.device": one_of("auto", "cpu", "cuda"), "compute.threads": optional(at_least(1))}
 """
 
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
+from decimal import Decimal
 from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType
@@ -135,13 +137,13 @@ def check_config(config: dict[str, Any], defaults: dict[str, Any], rules: dict[s
     """
     values, expected = dict(iterate_flattened(config)), dict(iterate_flattened(defaults))
     if stray := rules.keys() - expected.keys():
-        raise ValueError(f"rules for keys that do not exist: {sorted(stray)}")
+        raise ValueError(f"rules for keys that do not exist: {sorted(stray)} (add_config names a key and its default)")
     for key in values:
         if key not in expected:
             raise UserError(_unknown_key(key, expected))
     for key, value in values.items():
         if not _fits(value, expected[key], rules.get(key)):
-            raise UserError(f"{key} is {value!r}: it must be {_allowed(expected[key], rules.get(key))}")
+            raise UserError(f"{key} is {value!r}: it must be {_allowed(expected[key], rules.get(key))}{_hint(value)}")
 
 
 def closest(name: str, names: Iterable[str]) -> str:
@@ -176,6 +178,12 @@ def _fits(value: Any, default: Any, rule: Rule | None) -> bool:
             item is not None and _fits(item, default[0], rule) for item in value
         )
     return _is_a(_kind(default, rule), value) and (rule is None or rule.accepts(value))
+
+
+def _hint(value: Any) -> str:
+    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+e[-+]?\d+", value):
+        return f" (YAML takes {value} for text: write {Decimal(value):f})"
+    return ""
 
 
 def _any_length(rule: Rule | None) -> bool:

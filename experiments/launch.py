@@ -16,7 +16,7 @@ from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any, NoReturn
 
-from experiments.configuration import closest, config_path, default_config, read_settings
+from experiments.configuration import closest, config_folder, config_path, default_config, read_settings
 from experiments.errors import UserError, check_copy
 from experiments.files import read_mapping, shown
 from experiments.observers.redaction import redact
@@ -205,7 +205,7 @@ def _check_named_config(name: str, experiment: Experiment) -> None:
     elif name not in named_configs:
         if os.path.isfile(broken := config_path(experiment.path, name)):
             read_settings(shown(broken))
-        hint = closest(name, named_configs)
+        hint = closest(name, named_configs) if named_configs else f"none in {shown(config_folder(experiment.path))}"
         raise UserError(
             f"unknown named config {name!r}: {hint} (a setting is written KEY=VALUE, without spaces or in quotes: "
             "model.map_size='[5, 6]')"

@@ -28,7 +28,8 @@ def register(experiment: Experiment, rules: dict[str, Rule]) -> None:
 
     Args:
         experiment: with all its defaults added.
-        rules: by dotted key, of the experiment's own values; an ingredient carries those of its values as `rules`.
+        rules: by dotted key, one for each of the experiment's own values that is no switch; an ingredient carries those
+            of its values as `rules`.
     """
     configure(experiment)
     add_named_configs(experiment)

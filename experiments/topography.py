@@ -22,6 +22,7 @@ from experiments.ingredients.compute import compute, prepare
 from experiments.ingredients.data import Split, data, load_dataset, scale_
 from experiments.ingredients.evaluation import (
     SHOWN_RECONSTRUCTIONS,
+    Collapse,
     by_part,
     check_map_size,
     draw_map,
@@ -172,7 +173,9 @@ def main(_run, _config, seed, model, training) -> dict[str, float | None]:
     stages = phases(topography, training)
     parts = evaluated_parts(dataset.held_out, training["batch_size"])
     optimizer = OPTIMIZERS[training["optimizer"]]
-    curve = learning_curve(parts, lambda part: metrics_of(topography, part))
+    advice = "lower training.learning_rate, or raise training.encoder_epochs if there is an encoder"
+    collapse = Collapse(topography.grid, advice, only_at_the_end=True, phase="map")
+    curve = learning_curve(parts, lambda part: metrics_of(topography, part), collapse)
     with Tracker(_run) as tracker:
         training_run = Trainer(topography, stages, inputs, tracker, curve, _config, dataset.checksum, optimizer)
         progress = training_run.run()

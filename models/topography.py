@@ -67,7 +67,8 @@ class Topography(nn.Module):
         """`mean_i sum_j exp(-g(c_i, j)^2 / (2 sigma^2)) ||x_i - w_j||^2`, c_i the winner of x_i, g the grid's metric.
 
         The winners are indices, so no gradient passes through their choice and none is missing: while they stay the
-        same, minus half the gradient by w_j is `mean_i h_ij (x_i - w_j)`, Kohonen's batch direction.
+        same, minus half the gradient by w_j is `mean_i h_ij (x_i - w_j)`, Kohonen's batch direction. The gradient also
+        reaches the inputs, so latents that are still in training can be given.
 
         Args:
             inputs: `[B, ...]`.

@@ -45,7 +45,7 @@ def assigned(run: Path, folder: Path) -> str:
     model, record, samples = trained(run)
     data = record["config"]["data"]
     if not hasattr(model, "winners"):
-        raise UserError(f"{run} has no map: give a run of dpsom, somvae, topography, tpae, tdpsom or stays_baselines")
+        raise UserError(f"{run} has no map: give a run of a model that has one, such as dpsom")
     if len(samples.shape) == 3:
         found = units_of_pictures(model, folder, data, samples.shape)
     elif data["name"] == "stays_table":

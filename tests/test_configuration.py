@@ -1,5 +1,6 @@
 """What counts as a mistake in a configuration, and what is said about it."""
 
+from experiments import PROJECT, registration
 from experiments.configuration import (
     any_length,
     at_least,
@@ -13,9 +14,11 @@ from experiments.configuration import (
     text,
 )
 from experiments.errors import UserError
+from scripts.scheduling.plan import load_experiment, resolve_config
 
 import pytest
 from sacred import Experiment, Ingredient
+from sacred.utils import iterate_flattened
 
 DEFAULTS = {
     "seed": 0,
@@ -135,6 +138,11 @@ def test_rejects_with_key_value_and_what_is_allowed(key, value, allowed):
     assert str(error.value) == f"{key} is {value!r}: it must be {allowed}"
 
 
+def test_numbers_that_yaml_takes_for_text_are_explained():
+    with pytest.raises(UserError, match=r"is '1e-3': it must be .* \(YAML takes 1e-3 for text: write 0\.001\)$"):
+        check_config(changed("training.learning_rate", "1e-3"), DEFAULTS, RULES)
+
+
 def test_lists_of_any_length():
     rules = {"rates": optional(any_length(positive))}
     for rates in ([0.5], [0.9, 0.3, 0.1], None):
@@ -175,6 +183,17 @@ def test_unknown_key_names_the_closest(key, nearest):
 def test_a_group_is_not_a_value():
     with pytest.raises(UserError, match=r"^model is a group .*: set model\.alpha, model\.clip, model\.map_size$"):
         check_config(changed("model", 3), DEFAULTS, RULES)
+
+
+@pytest.mark.parametrize("name", sorted({folder.name for folder in (PROJECT / "configs").iterdir()} - {"searches"}))
+def test_every_value_but_a_switch_has_a_rule(monkeypatch, name):
+    checked = []
+    monkeypatch.setattr(registration, "check_config", lambda *arguments: checked.append(arguments))
+    experiment = load_experiment(name)
+    resolve_config(experiment, next(iter(dict(experiment.gather_named_configs()))))
+    ((_, defaults, rules),) = checked
+    values = dict(iterate_flattened(defaults))
+    assert [key for key, value in values.items() if key not in rules and not isinstance(value, bool)] == []
 
 
 def test_a_rule_for_a_key_that_does_not_exist_is_a_programming_error():

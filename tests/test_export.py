@@ -98,7 +98,8 @@ def only(*names):
 
 def test_every_model_that_can_be_built_can_be_exported():
     built = {path.stem for path in (PROJECT / "experiments").glob("*.py") if "\ndef build(" in path.read_text()}
-    assert built == export.EXPERIMENTS.keys() == {ex.path for ex, _ in CASES.values()}
+    assert built == export.EXPERIMENTS.keys(), "each build() has a line in EXPERIMENTS of scripts/export.py"
+    assert built == {ex.path for ex, _ in CASES.values()}, "and one in CASES above"
 
 
 # ----------------------------------------------------------------------------------------------------------- the model

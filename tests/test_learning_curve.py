@@ -56,6 +56,14 @@ def test_a_collapsed_map_ends_the_joint_phase(choose, only_at_the_end, last_good
     assert curve(Phase("pretrain", 1, ()), 1)
 
 
+def test_the_phase_whose_map_must_not_collapse_can_have_another_name(choose):
+    choose(every=1, test_curve=False)
+    curve = learning_curve(PARTS, one_unit, Collapse(Grid(2, 2, torus=True), "wait", True, phase="map"))
+    assert curve(JOINT, 7)
+    with pytest.raises(UserError, match=r"^the map collapsed: after map epoch 3 one unit"):
+        curve(Phase("map", 3, ()), 3)
+
+
 def test_a_map_of_one_unit_or_under_one_sample_and_no_map_cannot_collapse(choose):
     choose(every=1, test_curve=False)
     one, four = (Collapse(Grid(*size, torus=True), "wait", only_at_the_end=False) for size in ((1, 1), (2, 2)))

@@ -223,9 +223,8 @@ def test_lower_orders_go_first_then_seeds_then_rows(folder):
 def test_the_whole_plan_follows_the_standing_order():
     every = wanted([name for name in TABLES if name != "dummy"], [], None)
     names = [job.config_name for job in every]
-    assert {(job.config_name, job.seed) for job in every[:10]} == {
-        (n, s) for n in ("mnist", "fmnist") for s in range(5)
-    }
+    first = {(job.experiment, job.config_name, job.seed) for job in every[:10]}
+    assert first == {("dpsom", name, seed) for name in ("mnist", "fmnist") for seed in range(5)}, "alone at order 1"
     assert names.index("mnist_faithful") > names.index("fmnist")
     assert names.index("mnist_conv_faithful") > names.index("short")
     assert len({job.key for job in every}) == len(every)

@@ -48,7 +48,7 @@ def test_a_run_leaves_its_record_and_its_pictures(fast):
     [
         "model.unit_norm=True training.optimizer=sgd training.epochs=1",
         "model.map_size='[2, 5]' model.torus=True model.grid_metric=manhattan training.sigma='[1, 1]'",
-        "model.encoder=dense model.latent_dim=3 model.unit_norm=True training.encoder_epochs=1",
+        "model.encoder=dense model.latent_dim=3 model.unit_norm=True training.encoder_epochs=6",
         "model.encoder=dense model.latent_dim=3 training.encoder_epochs=1 training.minisom_steps=20",
     ],
 )
@@ -56,6 +56,14 @@ def test_maps_of_other_kinds(tmp_path, settings):
     finished = run(tmp_path, f"fast {settings}")
     assert finished.status == 0, finished.errors
     assert all(math.isfinite(value) for value in finished.metrics.values())
+
+
+def test_a_collapsed_map_ends_the_run_with_one_line(tmp_path):
+    finished = run(
+        tmp_path, "fast model.encoder=dense model.latent_dim=3 model.unit_norm=True training.encoder_epochs=1"
+    )
+    assert finished.status == 2
+    assert "the map collapsed: after map epoch 6 one unit holds all of the validation split" in finished.errors
 
 
 def test_data_in_the_plane_get_a_picture_of_the_map_among_them(tmp_path):

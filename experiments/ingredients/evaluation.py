@@ -78,16 +78,18 @@ class Collapse:
     Attributes:
         grid: the map's.
         advice: what to do about it.
-        only_at_the_end: of the joint phase; a map may recover before.
+        only_at_the_end: of the phase; a map may recover before.
+        phase: the name of the one that trains the map last.
     """
 
     grid: Grid
     advice: str
     only_at_the_end: bool
+    phase: str = "joint"
 
     def ends(self, phase: Phase, epoch: int) -> bool:
         """Whether the run ends when the map has collapsed by this epoch."""
-        return phase.name == "joint" and self.grid.size > 1 and (epoch == phase.epochs or not self.only_at_the_end)
+        return phase.name == self.phase and self.grid.size > 1 and (epoch == phase.epochs or not self.only_at_the_end)
 
 
 def learning_curve(

@@ -121,7 +121,8 @@ class Trainer:
     """Runs phases on a training set, logs them, and can stop and continue anywhere; alone or in several processes.
 
     Args:
-        model: trained in place.
+        model: trained in place. With `config["resume"]` the constructor restores it, so whatever initialises it, from
+            data for instance, comes before.
         phases: run in this order.
         inputs: the training set `[N, ...]` on the model's device; batches of it reach the losses as `inputs`.
         tracker: receives every epoch's means of all loss terms and what `evaluate` returns.
