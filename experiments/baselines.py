@@ -70,7 +70,9 @@ register(
         "model.sigma": positive,
         "model.learning_rate": positive,
         "model.sequence_length": at_least(2),
-        "compute.device": one_of("auto", "cpu"),  # scikit-learn and MiniSom know no GPU
+        "compute.device": one_of("auto", "cpu"),  # scikit-learn and MiniSom know no GPU ...
+        "compute.precision": one_of("fp32"),  # ... nor this
+        "compute.compile": one_of(False),
     },
 )
 

@@ -55,7 +55,7 @@ def inside(low: float, high: float) -> Rule:
     return Rule(f"greater than {low:g} and less than {high:g}", lambda value: low < value < high, float)
 
 
-def one_of(*values: str) -> Rule:
+def one_of(*values: str | bool) -> Rule:
     return Rule(f"one of {', '.join(map(repr, values))}", lambda value: value in values, type(values[0]))
 
 

@@ -35,7 +35,7 @@ from experiments.launch import launch
 from experiments.record import Provenance, finish
 from experiments.registration import register
 from models.assignment import target_distribution
-from models.dpsom import DPSOM, LossWeights
+from models.dpsom import DPSOM, POSTERIORS, LossWeights
 from models.grid import Grid
 
 import torch
@@ -81,7 +81,7 @@ register(
         "model.latent_dim": at_least(1),
         "model.map_size": at_least(1),
         "model.alpha": positive,
-        "model.posterior": one_of("full", "diagonal"),
+        "model.posterior": one_of(*POSTERIORS),
         "model.normalization": one_of("affine", "batch", "none"),
         "model.dropout": between(0.0, 0.95),
         "model.assignment": one_of("mean", "sample"),

@@ -36,7 +36,7 @@ from experiments.launch import launch
 from experiments.record import Provenance, finish
 from experiments.registration import register
 from models.grid import Grid
-from models.somvae import SOMVAE, LossWeights
+from models.somvae import NETWORKS, SOMVAE, LossWeights
 
 import torch
 from sacred import Experiment
@@ -71,7 +71,7 @@ register(
     ex,
     weights_of(LossWeights)
     | {
-        "model.network": one_of("conv", "conv_small", "dense", "identity"),
+        "model.network": one_of(*NETWORKS),
         "model.latent_dim": at_least(1),
         "model.map_size": at_least(1),
         "model.gradients": one_of("full", "straight_through", "none"),

@@ -214,8 +214,9 @@ def main(_run, _config, seed, model, training) -> dict[str, float | None]:
                 collapse,
             )
             progress = Trainer(clusters, stages, train_inputs, tracker, curve, _config, samples.checksum).run()
-        metrics = evaluate(tracker, clusters, parts, grid, training["joint_epochs"])
-        tracker.scalars(metrics, training["joint_epochs"])
+        step = max(len(progress.history), 1)
+        metrics = evaluate(tracker, clusters, parts, grid, step)
+        tracker.scalars(metrics, step)
         return finish(tracker, ex.path, _config, metrics, progress, provenance, device, samples)
 
 

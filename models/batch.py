@@ -21,6 +21,6 @@ class _Gathered(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> Tensor:
-        total = gradient.contiguous()
+        total = gradient.clone(memory_format=torch.contiguous_format)  # what comes in may be another's, too
         dist.all_reduce(total)
         return total.chunk(dist.get_world_size())[dist.get_rank()]

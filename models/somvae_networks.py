@@ -15,6 +15,8 @@ from torch import Tensor, nn
 DENSE_WIDTHS = (256, 128)
 CHANNELS = 256
 SMALL_CHANNELS = (32, 128)
+SPECTRAL_SIDE = 28
+"""Of the largest maps on which convolutions through spectra are not slower than direct ones at a batch of 32."""
 
 
 def dense_encoder(input_shape: tuple[int, ...], latent_dim: int) -> nn.Sequential:
@@ -43,7 +45,7 @@ def conv_encoder(input_shape: tuple[int, int, int], latent_dim: int) -> nn.Seque
         _started(nn.Conv2d(channels, CHANNELS, 4)),
         nn.ReLU(),
         nn.MaxPool2d(2),
-        _started(SpectralConvolution(CHANNELS, CHANNELS, 4, (2 * height, 2 * width))),
+        _wide_convolution((2 * height, 2 * width)),
         nn.ReLU(),
         nn.MaxPool2d(2),
         ToVector(),
@@ -58,7 +60,7 @@ def conv_decoder(latent_dim: int, output_shape: tuple[int, int, int]) -> nn.Sequ
     network = nn.Sequential(
         glorot_(nn.Linear(latent_dim, CHANNELS * height * width)),
         ToImage(height, width),
-        _started(SpectralConvolution(CHANNELS, CHANNELS, 4, (height, width), scale=2)),
+        _wide_upsampled_convolution((height, width)),
         nn.ReLU(),
         _started(UpsampledConvolution(CHANNELS, channels, 4)),
     )
@@ -102,6 +104,20 @@ def small_decoder(latent_dim: int, output_shape: tuple[int, int, int]) -> nn.Seq
         nn.ReLU(),
         nn.Conv2d(narrow, output_shape[0], 1),
     ).to(memory_format=torch.channels_last)
+
+
+def _wide_convolution(shape: tuple[int, int]) -> nn.Module:
+    """A 4x4 convolution of 256 to 256 channels with zero padding, on maps of this shape."""
+    if max(shape) <= SPECTRAL_SIDE:
+        return _started(SpectralConvolution(CHANNELS, CHANNELS, 4, shape))
+    return nn.Sequential(nn.ZeroPad2d((1, 2, 1, 2)), _started(nn.Conv2d(CHANNELS, CHANNELS, 4)))
+
+
+def _wide_upsampled_convolution(shape: tuple[int, int]) -> nn.Conv2d:
+    """The same on maps of this shape that are upsampled twice before."""
+    if 2 * max(shape) <= SPECTRAL_SIDE:
+        return _started(SpectralConvolution(CHANNELS, CHANNELS, 4, shape, scale=2))
+    return _started(UpsampledConvolution(CHANNELS, CHANNELS, 4))
 
 
 def _started(layer: nn.Conv2d) -> nn.Conv2d:

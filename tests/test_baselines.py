@@ -95,11 +95,10 @@ def test_more_units_than_samples_are_one_line(tmp_path):
     )
 
 
-def test_a_gpu_is_refused_instead_of_left_idle():
-    with pytest.raises(UserError, match=r"compute\.device is 'cuda'"):
-        baselines.ex.run(
-            "print_config", {"compute": {"device": "cuda"}}, options={"--force": True, "--loglevel": "ERROR"}
-        )
+@pytest.mark.parametrize(("name", "value"), [("device", "cuda"), ("precision", "bf16"), ("compile", True)])
+def test_what_would_be_left_idle_is_refused(name, value):
+    with pytest.raises(UserError, match=rf"compute\.{name} is {value!r}"):
+        baselines.ex.run("print_config", {"compute": {name: value}}, options={"--force": True, "--loglevel": "ERROR"})
 
 
 @pytest.mark.parametrize("series", [False, True])

@@ -50,6 +50,22 @@ def test_nmi_of_counts_is_scikit_learns():
     assert nmi_geometric(np.array([[5, 5]])) == 0
 
 
+def test_draws_without_a_labelled_hour_do_not_count():
+    assert np.isnan(nmi_geometric(np.zeros((2, 2))))
+    of_stay, units = np.repeat(np.arange(10), 4), np.tile([0, 1, 2, 3], 10)
+    score = np.where(of_stay < 2, units // 2, -1)  # agrees alike in any draw that holds one of the two
+    found = all_metrics(Hours(units, of_stay, {"score_1": score}, {"death": np.full(10, np.nan)}), GRID.size)
+    assert found["nmi_geometric_score_1_low"] == pytest.approx(found["nmi_geometric_score_1"])
+
+
+def test_the_purity_of_two_known_deaths_has_an_interval():
+    of_stay, units = np.repeat(np.arange(10), 2), np.tile([0, 1], 10)
+    death = np.array([1.0, 0.0] + [np.nan] * 8)
+    found = all_metrics(Hours(units, of_stay, {}, {"death": death}), GRID.size)
+    assert found["purity_death"] == pytest.approx(0.5)
+    assert found["purity_death_low"] < 0.5 < found["purity_death_high"]
+
+
 def test_purity_of_death_and_units_equal_plain_loops():
     data = hours()
     death = data.outcomes["death"][data.stays]

@@ -9,6 +9,7 @@ import time
 from experiments import dpsom
 from experiments.engine import processes
 from experiments.errors import UserError
+from models import batch
 from models.tpae_networks import encoder_of
 
 import pytest
@@ -103,3 +104,19 @@ def test_what_cannot_be_divided_is_refused(monkeypatch):
     normalising, _ = encoder_of("residual", 3, (8, 8), 2)
     with pytest.raises(UserError, match="encoder=published"):
         processes.Parallel(normalising, 24)
+
+
+def test_the_gradient_that_other_operations_share_is_left_alone(monkeypatch):
+    replacements = {
+        "is_initialized": lambda: True,
+        "get_world_size": lambda: 2,
+        "get_rank": lambda: 0,
+        "all_gather": lambda parts, rows: [part.copy_(rows) for part in parts],
+        "all_reduce": lambda gradient: gradient.mul_(2),
+    }
+    for name, function in replacements.items():
+        monkeypatch.setattr(batch.dist, name, function)
+    rows, other = torch.ones(2, 3, requires_grad=True), torch.ones(4, 3, requires_grad=True)
+    (batch.of_all_processes(rows) + other).backward(torch.ones(4, 3))
+    assert torch.equal(rows.grad, torch.full((2, 3), 2.0))
+    assert torch.equal(other.grad, torch.ones(4, 3))

@@ -1,6 +1,7 @@
 """SOM-VAE's networks: sizes, and how they start."""
 
 from models import somvae_networks as networks
+from models.spectral import SpectralConvolution
 
 import pytest
 import torch
@@ -26,6 +27,20 @@ def test_conv_networks_take_images_with_sides_that_are_multiples_of_four(monkeyp
     monkeypatch.setattr(networks, "CHANNELS", 8)
     assert networks.conv_encoder(shape, 3)(torch.rand(2, *shape)).shape == (2, 3)
     assert networks.conv_decoder(3, shape)(torch.randn(2, 3)).shape == (2, *shape)
+
+
+@pytest.mark.parametrize("kind", ["encoder", "decoder"])
+def test_the_same_function_with_and_without_spectra(monkeypatch, kind):
+    monkeypatch.setattr(networks, "CHANNELS", 8)
+    shape, make = (1, 12, 8), getattr(networks, f"conv_{kind}")
+    arguments, inputs = ((shape, 3), torch.rand(2, *shape)) if kind == "encoder" else ((3, shape), torch.randn(2, 3))
+    spectral = make(*arguments)
+    monkeypatch.setattr(networks, "SPECTRAL_SIDE", 1)
+    direct = make(*arguments)
+    assert not any(isinstance(layer, SpectralConvolution) for layer in direct.modules())
+    for to, value in zip(direct.parameters(), spectral.parameters(), strict=True):
+        to.data.copy_(value)
+    torch.testing.assert_close(direct(inputs), spectral(inputs), rtol=1e-4, atol=1e-5)
 
 
 def test_small_networks_take_images_from_17_pixels():

@@ -138,13 +138,13 @@ def test_wrong_types_and_shapes(tmp_path, change, message):
 
 def test_runs_that_prepare_the_same_stays_at_once_can_read_them_all_the_time(tmp_path, monkeypatch):
     first = write_stays(tmp_path, stays())
-    save = stays_module.save_file
+    write = stays_module.write_atomically
 
     def reading(*arguments):
         assert read_stays(tmp_path).description == first.description
-        save(*arguments)
+        write(*arguments)
 
-    monkeypatch.setattr(stays_module, "save_file", reading)
+    monkeypatch.setattr(stays_module, "write_atomically", reading)
     assert write_stays(tmp_path, stays()).description == first.description
     assert read_stays(tmp_path).inputs.equal(first.inputs)
 
@@ -155,7 +155,7 @@ def test_a_full_disk_leaves_no_stays(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("experiments.datasets.stays.save_file", full)
+    monkeypatch.setattr("experiments.datasets.stays.write_atomically", full)
     with pytest.raises(UserError, match="No space left"):
         write_stays(tmp_path, stays("second"))
     with pytest.raises(UserError, match="holds no prepared stays"):

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 from experiments import tdpsom
 from experiments.analyses.forecasting import STEPS, forecast_errors, forecast_metrics
-from experiments.analyses.stays_map import clinical_lines, draw_stays
+from experiments.analyses.stays_map import clinical_lines, draw_stays, often_visited
 from experiments.datasets.stays import Channel, Description, Stays
 from experiments.drawing.trajectories import TRAJECTORIES
 from experiments.ingredients.compute import autocast
@@ -373,3 +373,9 @@ def test_every_config_is_documented():
         "physionet2012", "eicu", "physionet2012_faithful", "eicu_faithful", "no_prediction", "no_smoothness",
         "forecast", "lorenz", "fast",
     }  # fmt: skip
+
+
+def test_a_typical_unit_is_one_with_labels_even_if_others_are_visited_more():
+    nan = float("nan")
+    assert often_visited(np.array([9, 4, 1, 0]), np.array([2.0, 1.0, 3.0, nan])).tolist() == [0, 1]
+    assert often_visited(np.array([90, 80, 3, 70]), np.array([nan, nan, 1.0, nan])).tolist() == [2]

@@ -122,8 +122,7 @@ def clinical_forecasts(tdpsom: TDPSOM, stays: Stays, stay: int, variables: list[
 
 def typical(tdpsom: TDPSOM, stays: Stays, hours: Hours, latents: Tensor, risk: np.ndarray, variables: list[int]):
     """The stays nearest to the centroids of units from the least to the greatest `risk` [K]."""
-    visits = np.bincount(hours.units, minlength=tdpsom.grid.size)
-    common = np.flatnonzero((visits >= np.median(visits[visits > 0])) & np.isfinite(risk))
+    common = often_visited(np.bincount(hours.units, minlength=tdpsom.grid.size), risk)
     ranked = common[np.argsort(risk[common], kind="stable")]
     chosen = ranked[np.unique(np.linspace(0, len(ranked) - 1, TYPICAL_UNITS).round().astype(int))]
     points, centroids = latents.cpu().numpy(), tdpsom.centroids.detach().cpu().numpy()
@@ -140,3 +139,9 @@ def typical(tdpsom: TDPSOM, stays: Stays, hours: Hours, latents: Tensor, risk: n
             for hour in nearest
         ]
     return figures_stays.typical_stays(pictures)
+
+
+def often_visited(visits: np.ndarray, risk: np.ndarray) -> np.ndarray:
+    """The units with a known `risk` [K] that are visited at least as often as half of these."""
+    known = np.isfinite(risk)
+    return np.flatnonzero(known & (visits >= np.median(visits[known])))

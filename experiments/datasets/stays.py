@@ -15,9 +15,6 @@ and `stays.json`, a `Description`. A value in clinical units is `inputs * scale 
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from itertools import compress
@@ -28,7 +25,7 @@ from experiments.files import write_atomically
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 FORMAT = 1
@@ -157,13 +154,9 @@ def write_stays(folder: Path, stays: Stays) -> Stays:
         present = _description_or_none(folder)
         if present is None or present.source_checksum != stays.description.source_checksum:
             (folder / DESCRIPTION).unlink(missing_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".stays-") as scratch:
-            path = Path(scratch, TENSORS)
-            save_file({name: tensor.contiguous() for name, tensor in _tensors(stays).items()}, path)
-            Path(scratch, "any").touch()
-            shutil.copymode(Path(scratch, "any"), path)  # safetensors makes it private
-            description = replace(stays.description, checksum=_sha256(path))
-            os.replace(path, folder / TENSORS)
+        content = save({name: tensor.contiguous() for name, tensor in _tensors(stays).items()})
+        description = replace(stays.description, checksum=hashlib.sha256(content).hexdigest())
+        write_atomically(folder / TENSORS, content)
         write_atomically(folder / DESCRIPTION, (json.dumps(asdict(description), indent=1) + "\n").encode())
     except OSError as error:
         reason = error.strerror or error

@@ -123,7 +123,7 @@ def hardware(device: torch.device) -> dict[str, str | int | bool | None]:
 
 def versions() -> dict[str, str]:
     """Versions of what can change a result."""
-    packages = ("torch", "torchvision", "numpy", "scikit-learn", "sacred")
+    packages = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "minisom", "polars", "pillow", "sacred")
     return {"python": platform.python_version(), **{package: version(package) for package in packages}}
 
 

@@ -223,7 +223,7 @@ def table(units: np.ndarray, labels: np.ndarray, number_of_units: int) -> np.nda
 
 
 def nmi_geometric(counts: np.ndarray) -> np.ndarray:
-    """Mutual information over the geometric mean of both entropies, of tables `[..., K, labels]`."""
+    """Mutual information over the geometric mean of both entropies, of tables `[..., K, labels]`; NaN of empty ones."""
 
     def entropy(numbers: np.ndarray) -> np.ndarray:
         share = numbers / numbers.sum(axis=-1, keepdims=True)
@@ -233,7 +233,8 @@ def nmi_geometric(counts: np.ndarray) -> np.ndarray:
     of_units, of_labels = entropy(counts.sum(axis=-1)), entropy(counts.sum(axis=-2))
     mutual = of_units + of_labels - entropy(counts.reshape(*counts.shape[:-2], -1))
     scale = np.sqrt(of_units * of_labels)
-    return np.where(scale > 1e-12, np.maximum(mutual, 0) / np.where(scale > 1e-12, scale, 1), 0.0)
+    found = np.where(scale > 1e-12, np.maximum(mutual, 0) / np.where(scale > 1e-12, scale, 1), 0.0)
+    return np.where(counts.any(axis=(-2, -1)), found, np.nan)
 
 
 def count_by_stay(
@@ -246,11 +247,14 @@ def count_by_stay(
 
 
 def interval(name: str, statistic: Callable[[Sums], np.ndarray], stays: int) -> dict[str, float]:
-    """`<name>_low` and `<name>_high` of one number, a statistic as `draws` takes it; nothing of a single stay."""
+    """`<name>_low` and `<name>_high` of one number, a statistic as `draws` takes it; nothing of a single stay.
+
+    Draws for which the statistic is NaN, such as those without a labelled hour, do not count.
+    """
     if stays < 2:
         return {}
     centre = float(statistic(all_stays(stays))[0])
-    half = 1.96 * float(draws(statistic, stays).std(ddof=1))
+    half = 1.96 * float(np.nanstd(draws(statistic, stays), ddof=1))
     return {f"{name}_low": centre - half, f"{name}_high": centre + half}
 
 
