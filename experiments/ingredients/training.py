@@ -5,10 +5,8 @@ with one optimiser, one progress bar, checkpoints, and a resume that ends with t
 """
 
 import math
-import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from experiments.configuration import at_least, between, positive
 from experiments.engine import checkpoint
 from experiments.engine.optimization import MomentumSGD, PhasedAdam, staircase_decay
 from experiments.engine.processes import RANK, Parallel
+from experiments.engine.signals import deferred_signals
 from experiments.errors import UserError
 from experiments.files import shown
 from experiments.ingredients.compute import autocast, compiled, compute, recorded
@@ -174,7 +173,7 @@ class Trainer:
         """
         total = sum(phase.epochs for phase in self.phases) * self.steps_per_epoch
         done = len(self.progress.history) * self.steps_per_epoch + (self.epoch.step if self.epoch else 0)
-        with _deferred_signals() as signals, _bar(total, done) as bar:
+        with deferred_signals() as signals, _bar(total, done) as bar:
             self.signals, self.bar = signals, bar
             while self.progress.phase < len(self.phases):
                 self._run_phase(self.phases[self.progress.phase])
@@ -366,33 +365,3 @@ def _moved(value: Any, device: torch.device) -> Any:
     if isinstance(value, dict):
         return {key: _moved(item, device) for key, item in value.items()}
     return value.to(device) if isinstance(value, Tensor) else value
-
-
-class _Signals:
-    """SIGINT and SIGTERM as a flag that the training loop reads between two steps."""
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self.previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        for number in self.previous:
-            signal.signal(number, self._note)
-
-    def _note(self, number: int, _frame: object) -> None:
-        self.received = number
-
-    def restore(self) -> None:
-        for number, handler in self.previous.items():
-            signal.signal(number, handler)
-
-    def deliver(self) -> None:
-        self.restore()
-        signal.raise_signal(self.received)
-
-
-@contextmanager
-def _deferred_signals() -> Iterator[_Signals]:
-    signals = _Signals()
-    try:
-        yield signals
-    finally:
-        signals.restore()
