@@ -12,6 +12,7 @@ from a stay's first to its last has its line.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,7 +68,7 @@ def units_of_pictures(
             units = model.winners(prepared(chunk, data, shape))
             blocks = units.dim() == 2  # TPAE has a map in each
             for path, of_blocks in zip(chunk, units.view(len(chunk), -1).tolist(), strict=True):
-                file = {"file": path.relative_to(folder).as_posix()}
+                file = {"file": os.fsencode(path.relative_to(folder)).decode(errors="replace")}
                 for block, unit in enumerate(of_blocks, start=1):
                     yield file | ({"block": block} if blocks else {}) | {"unit": unit}
             bar.update(len(chunk))

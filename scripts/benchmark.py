@@ -228,22 +228,22 @@ def run_one(name: str, precision: str) -> None:
 
 
 @reported
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--configs", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    options = parser.parse_args(arguments)
     if not MEMORY.exists():
         raise UserError(f"memory is read from {MEMORY}, which this system lacks: measure on Linux")
-    if arguments.one:
-        run_one(arguments.configs[0], arguments.precisions[0])
+    if options.one:
+        run_one(options.configs[0], options.precisions[0])
         return 0
     code = {"versions": versions()} | asdict(Provenance.now("scripts"))
     former = read_json(RESULT)["results"] if RESULT.exists() else []
     results = []
-    for config in tqdm(arguments.configs, unit="model"):
-        for precision in arguments.precisions:
+    for config in tqdm(options.configs, unit="model"):
+        for precision in options.precisions:
             command = [sys.executable, __file__, "--one", "--configs", config, "--precisions", precision]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:

@@ -7,6 +7,7 @@ Writes the worst deviation of every quantity to `results/parity_golden.json`, fr
 A new model adds a `Port` and an entry of MODELS.
 """
 
+import argparse
 import hashlib
 import json
 import os
@@ -362,7 +363,8 @@ def worst_row(name: str, quantity: str, deviations: list[Deviation]) -> dict[str
 
 
 @reported
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args(arguments)
     rows, beyond, checksums = [], [], {}
     for name, model in MODELS.items():
         deviations = compare_model(model)

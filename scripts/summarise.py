@@ -51,7 +51,9 @@ def text_of(group: list[Record], first: Record) -> str:
     heading = ", ".join([heading, *differences(group[0], first)])
     names = dict.fromkeys(name for record in group for name in record.metrics)
     values = {name: [record.metrics[name] for record in group if name in record.metrics] for name in names}
-    return heading + "\n" + by_split({name: mean_text(summarise(found)) for name, found in values.items()})
+    texts = {name: mean_text(summarise(found)) for name, found in values.items()}
+    fewer = {name: f"{texts[name]}, n = {len(found)}" for name, found in values.items() if len(found) < len(group)}
+    return heading + "\n" + by_split(texts | fewer)
 
 
 @reported

@@ -6,8 +6,8 @@
 
 Reads `results/runs/`, `results/references.yaml`, `results/parity_golden.json` and, for what an ablation switches, the
 YAML files of its configs, nothing else. The same files always give the same bytes. README.md holds a table's short form
-between `<!-- table:<name> -->` and `<!-- /table -->`. Verdicts are defined in `scripts/records.py`, renderers in
-`scripts/rendering/`.
+between `<!-- table:<name> -->` and `<!-- /table -->`. Verdicts are defined in `scripts/comparison.py`, renderers
+in `scripts/rendering/`.
 
 A table is an entry of TABLES: a title, how to read it, a renderer, and rows that name configs. A new model adds rows or
 an entry.

@@ -27,6 +27,7 @@ from scripts.scheduling.plan import estimate, missing, named_config, resolve_con
 from scripts.tables import TABLES
 
 import pytest
+from sacred.arg_parser import get_config_updates
 from tqdm import tqdm
 
 COMMIT = "0123456789abcdef"
@@ -35,6 +36,7 @@ EXPERIMENT = """
 import json, os, signal, sys, time
 from pathlib import Path
 from sacred import Experiment, SETTINGS
+from sacred.arg_parser import get_config_updates
 from sacred.observers import FileStorageObserver
 
 if __name__ == "__main__":  # these settings are global: the tests that import this file keep theirs
@@ -79,10 +81,9 @@ def main(_run, _config, seed, epochs, resume, fail, dies_after):
 
 if __name__ == "__main__":
     settings = [argument for argument in sys.argv[2:] if not argument.startswith("--")]
-    given = dict(setting.split("=", 1) for setting in settings if "=" in setting)
+    given, _ = get_config_updates(settings)
     if "resume" in given:
-        config = json.loads(Path(given["resume"], "config.json").read_text())
-        config |= {"resume": given["resume"], "tracking": {"runs_dir": given["tracking.runs_dir"]}}
+        config = json.loads(Path(given["resume"], "config.json").read_text()) | given
         ex.run(config_updates=config, options={"--comment": sys.argv[-1].removeprefix("--comment=")})
     else:
         ex.run_commandline()
@@ -492,6 +493,24 @@ def test_a_run_takes_at_least_as_long_as_its_own_bar_says(tmp_path, estimate, el
     log.write_text("note: a line before\n" + "\r".join(bars))
     waiting = Job(job.experiment, job.config_name, 1, estimate=100.0)
     assert executor.seconds_left([waiting]) == pytest.approx((left + 100) / 2, abs=1)
+
+
+def test_of_a_long_log_only_the_end_is_read(tmp_path, monkeypatch):
+    log = tmp_path / "log"
+    log.write_text("a bar\r" * 10_000 + "an error ü\n\n")
+    assert jobs.last_line(log) == "an error ü"
+    monkeypatch.setattr(jobs, "END_OF_LOG", 13)
+    assert jobs.last_line(log) == "an error ü"
+
+
+@pytest.mark.parametrize("name", ["2026", "1e3", "None", "a b", "it's"])
+def test_folders_of_any_name_reach_the_run_as_they_are(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(jobs, "PROJECT", tmp_path)  # to which the command states the folder relatively
+    settings = jobs.command(Job("dummy", "quick", 0), Setting(tmp_path / name, 1, COMMIT))[3:-1]
+    assert get_config_updates(settings)[0]["tracking"]["runs_dir"] == name
+    resumed = Job("dummy", "quick", 0, action="resume", folder=tmp_path / name)
+    settings = jobs.command(resumed, Setting(tmp_path / "runs", 1, COMMIT))[3:-1]
+    assert get_config_updates(settings)[0]["resume"] == name
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

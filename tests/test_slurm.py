@@ -186,3 +186,14 @@ def test_before_the_time_limit_a_worker_interrupts_its_run_and_is_pickled_withou
     assert (tmp_path / "state").read_text() == "saved", "it waits until the run has saved"
     assert (again.process, again.job, again.exit_file) == (None, worker.job, worker.exit_file)
     assert worker.process.wait() == 130
+
+
+def test_a_workers_log_is_found_of_an_array_and_of_a_single_job(tmp_path):
+    array, single = tmp_path / "array", tmp_path / "single"
+    for folder, names in ((array, ("12_0_0", "12_4_0", "12_10_0", "12_14_0")), (single, ("12_0", "13_0"))):
+        folder.mkdir()
+        for name in names:
+            (folder / f"{name}_log.err").touch()
+    found = {index: [log.name for log in slurm.worker_logs(array, index)] for index in (0, 1, 4)}
+    assert found == {0: ["12_0_0_log.err"], 1: [], 4: ["12_4_0_log.err"]}
+    assert [log.name for log in slurm.worker_logs(single, 0)] == ["12_0_log.err", "13_0_log.err"]

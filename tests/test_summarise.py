@@ -49,6 +49,14 @@ def test_runs_that_differ_in_the_seed_alone_have_a_mean_and_a_standard_error(wri
     assert not others
 
 
+def test_a_mean_of_fewer_runs_says_of_how_many(write, capsys):
+    lacking = {"metrics": {"validation/purity": 0.5, "test/purity": None}}
+    assert summarise.main([write(0, 0, 0.4), write(1, 1, 0.8), write(2, 2, 0.6, **lacking)]) == 0
+    _, _, purity = capsys.readouterr().out.splitlines()
+    assert purity.endswith(".3000 ± .1000, n = 2")
+    assert purity.count("n =") == 1
+
+
 def test_other_settings_other_data_and_other_experiments_are_groups_of_their_own(write, capsys):
     runs = [
         write(1, 0, 0.5),

@@ -24,9 +24,12 @@ def mean_text(summary: Summary, decimals: int = 4) -> str:
 
 
 def mean_cell(runs: Runs, metric: str, results: Results, decimals: int = 4) -> str:
-    """`.6919 ± .0012`; empty without a run."""
+    """`.6919 ± .0012`, with their number where some runs lack the metric; empty without a run."""
     summary = results.summary(runs, metric)
-    return Entry(mean_text(summary, decimals), summary.mean, metric, runs) if summary else ""
+    if summary is None:
+        return ""
+    number = "" if summary.n == len(results.of(runs)) else f", n = {summary.n}"
+    return Entry(mean_text(summary, decimals) + number, summary.mean, metric, runs)
 
 
 def count_cell(n: int, dirty: bool) -> str:

@@ -126,13 +126,14 @@ def over_seeds(curves: Sequence[Curve], column: str, starts: Mapping[str, int]) 
 
 
 def _draw_band(axes: Axes, values: Mapping[int, Sequence[float]], label: str) -> None:
-    """The mean over seeds of `values` (epoch → one value per seed), and their range where there are several."""
-    epochs, seeds = list(values), np.array(list(values.values())).reshape(len(values), -1)
+    """The mean over seeds of `values` (epoch → one value per seed), and their range where there are several seeds."""
+    if not values:
+        return
+    epochs, seeds = list(values), np.array(list(values.values()))
     if seeds.shape[1] > 1:
         axes.fill_between(epochs, seeds.min(axis=1), seeds.max(axis=1), color=COLOURS[0], alpha=0.3, linewidth=0)
-    mean = seeds.mean(axis=1) if len(epochs) else []
     marker = "o" if len(epochs) <= 30 else None
-    axes.plot(epochs, mean, color=COLOURS[0], label=label, linewidth=1.4, marker=marker, markersize=3)
+    axes.plot(epochs, seeds.mean(axis=1), color=COLOURS[0], label=label, linewidth=1.4, marker=marker, markersize=3)
 
 
 def _finish_panel(axes: Axes, metric: str, starts: Mapping[str, int]) -> None:

@@ -109,6 +109,7 @@ function showUnit(map, unit) {
 
 async function showMap(key) {
   const map = await readMap(key);
+  if (mapChoice.value !== key) return; // another was chosen meanwhile
   const distances = map.units.map((unit) => unit.distance).filter((value) => !Number.isNaN(value));
   map.least = Math.min(...distances);
   map.greatest = Math.max(...distances);

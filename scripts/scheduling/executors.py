@@ -86,4 +86,4 @@ class Local:
                 process.kill()
                 process.wait()
             return "the runs were killed and will resume from their last checkpoints"
-        return "the runs have saved their state"
+        return "the runs have saved their state" if processes else "nothing was running"

@@ -21,6 +21,7 @@ from experiments.observers.run_folder import CHECKPOINT
 from scripts.records import differing_keys
 
 HEARTBEAT_SECONDS = 45  # Sacred rewrites run.json every 10 s while a run lives
+END_OF_LOG = 4096  # bytes, more than a progress bar's line
 COMMENT = "reproduce.py at commit "
 
 
@@ -120,8 +121,8 @@ def settle(job: Job, setting: Setting) -> None:
 
 def command(job: Job, setting: Setting) -> list[str]:
     fresh = [job.config_name, f"seed={job.seed}", *job.updates]
-    settings = [f"resume={relative(job.folder)}"] if job.action == "resume" else fresh
-    settings += [f"tracking.runs_dir={relative(setting.runs_dir)}", f"compute.threads={setting.threads}"]
+    settings = [f"resume={str(relative(job.folder))!r}"] if job.action == "resume" else fresh
+    settings += [f"tracking.runs_dir={str(relative(setting.runs_dir))!r}", f"compute.threads={setting.threads}"]
     return [
         sys.executable,
         str(program(job.experiment)),
@@ -184,7 +185,9 @@ def died(exit_status: int) -> bool:
 def last_line(log: Path) -> str:
     """The last line of a log, progress bars split at their carriage returns."""
     try:
-        text = log.read_text(encoding="utf-8", errors="replace")
+        with log.open("rb") as file:
+            file.seek(max(log.stat().st_size - END_OF_LOG, 0))
+            text = file.read().decode(errors="replace")
     except OSError:
         return "it left no log"
     lines = [line.strip() for line in re.split(r"[\r\n]+", text)]

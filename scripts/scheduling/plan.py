@@ -11,6 +11,7 @@ from scripts.records import Record
 from scripts.scheduling.jobs import Job, relative
 from scripts.tables import TABLES
 
+import torch
 from sacred import Experiment
 from sacred.initialize import create_run
 
@@ -105,8 +106,6 @@ def estimate(job: Job, records: list[Record], on_gpu: bool) -> float:
 
 def gpus() -> list[str]:
     """What CUDA_VISIBLE_DEVICES calls the GPUs that this process sees."""
-    import torch  # here, because it takes seconds that an unneeded plan should not cost
-
     named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     count = torch.cuda.device_count()
     return named[:count] or [str(number) for number in range(count)]

@@ -6,6 +6,7 @@ A run folder says everything about a run, so nothing depends on Slurm's accounti
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -268,7 +269,7 @@ class Slurm:
 
     def last_words(self, job: Job, task: Task) -> str:
         log = log_of(job, self.setting)
-        logs = sorted((self.folder / task.array).glob(f"*_{task.index}_*_log.err"))
+        logs = worker_logs(self.folder / task.array, task.index)
         return last_line(log if log.exists() or not logs else logs[-1])
 
     def seconds_left(self, pending: list[Job]) -> float | None:
@@ -291,6 +292,12 @@ class Slurm:
             return "nothing is running"
         names = ",".join(sorted({task.array for task in self.tasks.values()}))
         return f"the jobs go on in Slurm (to end them: scancel --name={names})"
+
+
+def worker_logs(folder: Path, index: int) -> list[Path]:
+    """What submitit's workers wrote: `<job>_<index>_<process>_log.err`, or `<job>_<process>_log.err` of one job."""
+    named = re.compile(rf"\d+_({index}_)?\d+_log\.err")
+    return sorted(log for log in folder.glob("*_log.err") if named.fullmatch(log.name))
 
 
 def last_message(error: Exception) -> str:
