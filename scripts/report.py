@@ -216,7 +216,7 @@ def run_data(record: Record) -> dict:
 
 def counted(values: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
     """Each distinct value once, with the number of times it occurs."""
-    return [(*value, values.count(value)) for value in dict.fromkeys(values)]
+    return [(*value, count) for value, count in Counter(values).items()]
 
 
 def provenance(records: list[Record], results: Results) -> dict:

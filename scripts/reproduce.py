@@ -49,7 +49,7 @@ from scripts.scheduling.plan import (
     wanted,
 )
 from scripts.scheduling.slurm import Slurm
-from scripts.tables import TABLES, out_of_date, readme_of, render_all
+from scripts.tables import TABLES, out_of_date, render_all
 
 SLURM_JOBS = 256  # at a time: submitit's default
 OF_SLURM = {"partition": None, "time_limit": 240, "cores": 4, "gpus": 0, "memory": GIGABYTES_A_JOB}  # minutes, GB
@@ -110,18 +110,18 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return options
 
 
-def make_executor(options: argparse.Namespace, runs: int, code: str) -> tuple[Local | Slurm, Setting, int]:
-    """The executor that the options ask for, what all its runs share, and how many run at a time."""
+def make_executor(options: argparse.Namespace, runs: int, code: str) -> Local | Slurm:
+    """The executor that the options ask for."""
     runs_dir = options.runs_dir.absolute()
     if options.executor == "slurm":
         at_a_time = min(options.jobs or SLURM_JOBS, runs)
         setting = Setting(runs_dir, options.cores, code)
         limits = (options.partition, options.time_limit, options.gpus, options.memory)
-        return Slurm(setting, at_a_time, *limits), setting, at_a_time
+        return Slurm(setting, at_a_time, *limits)
     devices = gpus()
     at_a_time = min(options.jobs or len(devices) or default_jobs(), runs)
     setting = Setting(runs_dir, max(1, cores() // at_a_time), code)
-    return Local(setting, at_a_time, devices), setting, at_a_time
+    return Local(setting, at_a_time, devices)
 
 
 def reproduce(options: argparse.Namespace) -> int:
@@ -136,14 +136,14 @@ def reproduce(options: argparse.Namespace) -> int:
         print("nothing is missing")
         return 0
     code = Provenance.now()
-    executor, setting, at_a_time = make_executor(options, len(plan), state_of_code(code))
+    executor = make_executor(options, len(plan), state_of_code(code))
     on_gpu = options.gpus > 0 if options.executor == "slurm" else bool(gpus())
     for job in plan:
         job.config = named_config(job.experiment, job.config_name)
         job.estimate = estimate(job, records, on_gpu)
-        look_up(job, setting)
+        look_up(job, executor.setting)
     check_rows(plan, records)
-    show_plan(plan, at_a_time, setting.threads)
+    show_plan(plan, executor.at_a_time, executor.setting.threads)
     if code.git_dirty:
         print(
             "note: the code has uncommitted changes, so the tables will mark these runs until their records below "
@@ -157,13 +157,13 @@ def reproduce(options: argparse.Namespace) -> int:
     if options.dry_run:
         return 0
     try:
-        troubles = Execution(plan, executor, setting, results_runs, options.retries).run()
+        troubles = Execution(plan, executor, results_runs, options.retries).run()
     except KeyboardInterrupt:
         raise KeyboardInterrupt(executor.stop()) from None
     except Exception:
         executor.stop()
         raise
-    files = render_all(options.results, readme_of(options.results))
+    files = render_all(options.results)
     for path in out_of_date(files):
         write_result(path, files[path].encode())
     print(

@@ -450,16 +450,16 @@ def render_table(name: str, results: Results) -> tuple[str, str, str]:
     return text, buffer.getvalue(), rendered.short
 
 
-def render_all(folder: Path, readme: Path | None) -> dict[Path, str]:
-    """Content of every file that tables.py writes. `folder` is results/; a README without markers is left out."""
-    results = Results(folder)
+def render_all(folder: Path) -> dict[Path, str]:
+    """Content of every file that tables.py writes: below `folder`, results/, and a README beside it that has markers."""
+    results, readme = Results(folder), folder.resolve().parent / "README.md"
     files, short = {}, {}
     for name in TABLES:
         text, values, short[name] = render_table(name, results)
         files[folder / "tables" / f"{name}.md"] = text
         if values:
             files[folder / "tables" / f"{name}.csv"] = values
-    if readme and readme.exists():
+    if readme.exists():
         before = readme.read_text(encoding="utf-8")
 
         def fill(match: re.Match) -> str:
@@ -486,11 +486,6 @@ def render_latex(results: Path, folder: Path) -> dict[Path, str]:
     }
 
 
-def readme_of(results: Path) -> Path | None:
-    """The README that shows the tables of these results: the project's own has one."""
-    return PROJECT / "README.md" if results.resolve() == PROJECT / "results" else None
-
-
 def out_of_date(files: dict[Path, str]) -> list[Path]:
     return [path for path, text in files.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
 
@@ -505,19 +500,11 @@ def main(arguments: list[str] | None = None) -> int:
         "--results",
         type=Path,
         default=PROJECT / "results",
-        help="folder with runs/ and references.yaml (default: results)",
-    )
-    parser.add_argument(
-        "--readme", type=Path, help="file with table markers (default: README.md, of the project's own results)"
+        help="folder with runs/ and references.yaml, beside a README (default: results)",
     )
     parser.add_argument("--latex", type=Path, metavar="FOLDER", help="write <name>.tex into this folder, nothing else")
     options = parser.parse_args(arguments)
-    if options.readme and not options.readme.exists():
-        raise UserError(f"there is no {options.readme}: give a file with table markers")
-    if options.latex:
-        files = render_latex(options.results, options.latex)
-    else:
-        files = render_all(options.results, options.readme or readme_of(options.results))
+    files = render_latex(options.results, options.latex) if options.latex else render_all(options.results)
     changed = out_of_date(files)
     if not options.check:
         for path in changed:

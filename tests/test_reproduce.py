@@ -571,7 +571,7 @@ def test_what_cannot_be_recorded_is_reported_and_no_run_is_left_behind(folder, c
         assert reproduce.main(arguments(folder, "--rows", "quick", "--seeds", "1")) == 1
         assert "missing: dummy quick seed 0: cannot write" in capsys.readouterr().err
     executor = Local(Setting(folder / "runs", 1, COMMIT), 1, [])
-    monkeypatch.setattr(reproduce, "make_executor", lambda *_: (executor, executor.setting, 1))
+    monkeypatch.setattr(reproduce, "make_executor", lambda *_: executor)
     monkeypatch.setattr(executor, "ended", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         reproduce.main(arguments(folder, "--rows", "long", "--seeds", "1"))

@@ -67,8 +67,10 @@ def write(results: Path, *records: dict) -> None:
 @pytest.fixture
 def results(tmp_path) -> Path:
     """A results folder without runs."""
-    shutil.copy(PROJECT / "results" / "references.yaml", tmp_path)
-    return tmp_path
+    folder = tmp_path / "results"
+    folder.mkdir()
+    shutil.copy(PROJECT / "results" / "references.yaml", folder)
+    return folder
 
 
 def markdown(results: Path, name: str) -> str:
@@ -507,9 +509,9 @@ def test_csv_names_what_a_value_is_compared_with_only_where_it_is(results):
 
 
 def test_rendering_is_deterministic_and_check_tells_drift(results, capsys):
-    readme = results / "README.md"
+    readme = results.parent / "README.md"
     readme.write_text("# Name\n\n<!-- table:dpsom_parity -->\nold\n<!-- /table -->\n\nAfter.\n")
-    arguments = ["--results", str(results), "--readme", str(readme)]
+    arguments = ["--results", str(results)]
     write(results, make_record())
     assert tables.main([*arguments, "--check"]) == 1
     assert "README.md" in capsys.readouterr().err
@@ -523,25 +525,20 @@ def test_rendering_is_deterministic_and_check_tells_drift(results, capsys):
     write(results, make_record(seed=1))
     assert tables.main([*arguments, "--check"]) == 1
     readme.write_text(files[readme].replace(".6919", ".6999"))
-    assert readme in tables.out_of_date(render_all(results, readme))
+    assert readme in tables.out_of_date(render_all(results))
 
 
 def test_an_unknown_table_in_the_readme_is_one_line(results, capsys):
-    (results / "README.md").write_text("<!-- table:nothing --><!-- /table -->")
-    assert tables.main(["--results", str(results), "--readme", str(results / "README.md")]) == 2
+    (results.parent / "README.md").write_text("<!-- table:nothing --><!-- /table -->")
+    assert tables.main(["--results", str(results)]) == 2
     assert "asks for the table 'nothing'" in capsys.readouterr().err
 
 
-def test_a_readme_that_is_not_there_is_one_line(results, capsys):
-    assert tables.main(["--results", str(results), "--readme", str(results / "REAMDE.md"), "--check"]) == 2
-    assert capsys.readouterr().err == f"error: there is no {results / 'REAMDE.md'}: give a file with table markers\n"
-
-
 def test_a_table_without_end_does_not_swallow_the_text_behind_it(results, capsys):
-    readme = results / "README.md"
+    readme = results.parent / "README.md"
     text = "<!-- table:dpsom_parity -->\n\nText.\n\n<!-- table:dpsom_metrics -->\n\n<!-- /table -->"
     readme.write_text(text)
-    assert tables.main(["--results", str(results), "--readme", str(readme)]) == 2
+    assert tables.main(["--results", str(results)]) == 2
     assert "has a table that does not end" in capsys.readouterr().err
     assert readme.read_text() == text
 

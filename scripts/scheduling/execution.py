@@ -11,7 +11,7 @@ from experiments.errors import UserError
 from scripts.scheduling import jobs as run_folders
 from scripts.scheduling.collecting import collect
 from scripts.scheduling.executors import Ended, Local
-from scripts.scheduling.jobs import Job, Setting, last_line, log_of, look_up, relative
+from scripts.scheduling.jobs import Job, last_line, log_of, look_up, relative
 from scripts.scheduling.plan import duration
 from scripts.scheduling.slurm import Slurm
 
@@ -21,8 +21,8 @@ from tqdm import tqdm
 class Execution:
     """Works a plan off with an executor; `troubles` has a line for each run that is still missing at the end."""
 
-    def __init__(self, plan: list[Job], executor: Local | Slurm, setting: Setting, results_runs: Path, retries: int):
-        self.plan, self.executor, self.setting = plan, executor, setting
+    def __init__(self, plan: list[Job], executor: Local | Slurm, results_runs: Path, retries: int):
+        self.plan, self.executor, self.setting = plan, executor, executor.setting
         self.results_runs, self.retries = results_runs, retries
         self.troubles: list[str] = []
         self.pending: deque[Job] = deque()

@@ -1,10 +1,10 @@
 """Where the runs of a plan are trained: what reproduce.py asks of an executor, and processes on this machine.
 
-An executor has `slots` (runs at a time) and `running` (runs that it has started and not yet given back). `adopt` takes
-over what a former reproduce.py has left running, `start` begins runs and returns those that another command is
-training, `ended` gives back those that have ended, `seconds_left` and `status` say how long it still takes and, in a
-few words, what it is doing, and `stop` is called on Ctrl-C and returns what became of the runs. `slurm.py` beside it is
-the other one.
+An executor has a `setting` (what its runs share), `slots` (runs that it takes), `at_a_time` (so many of them are
+trained at once) and `running` (runs that it has started and not yet given back). `adopt` takes over what a former
+reproduce.py has left running, `start` begins runs and returns those that another command is training, `ended` gives
+back those that have ended, `seconds_left` and `status` say how long it still takes and, in a few words, what it is
+doing, and `stop` is called on Ctrl-C and returns what became of the runs. `slurm.py` beside it is the other one.
 """
 
 import signal
@@ -29,7 +29,7 @@ class Local:
     """Processes on this machine; where there are GPUs, each run sees one of them."""
 
     def __init__(self, setting: Setting, slots: int, gpus: list[str]):
-        self.setting, self.slots, self.gpus = setting, slots, gpus
+        self.setting, self.slots, self.at_a_time, self.gpus = setting, slots, slots, gpus
         self.running: list[Job] = []
         self.processes: dict[tuple, tuple[subprocess.Popen, int, float]] = {}  # with its slot and when it began
 

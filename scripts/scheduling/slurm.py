@@ -150,7 +150,7 @@ class Slurm:
         self, setting: Setting, at_a_time: int, partition: str | None, limit_minutes: int, gpus: int, gigabytes: int
     ):
         check_slurm(partition, limit_minutes)
-        self.setting = setting
+        self.setting, self.at_a_time = setting, at_a_time
         self.folder = setting.runs_dir.absolute() / "slurm"
         self.parameters = {
             "time": limit_minutes,
