@@ -12,6 +12,7 @@ import argparse
 import base64
 import re
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path

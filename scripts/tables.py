@@ -451,7 +451,7 @@ def render_table(name: str, results: Results) -> tuple[str, str, str]:
 
 
 def render_all(folder: Path) -> dict[Path, str]:
-    """Content of every file that tables.py writes: below `folder`, results/, and a README beside it that has markers."""
+    """Content of every file that tables.py writes: in `folder`, results/, and a README beside it that has markers."""
     results, readme = Results(folder), folder.resolve().parent / "README.md"
     files, short = {}, {}
     for name in TABLES:
