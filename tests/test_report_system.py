@@ -195,6 +195,23 @@ def test_arrow_keys_walk_over_the_map(page):
     assert "row 2, column 0" in find(page, "#unit").text, "this map has edges"
 
 
+def test_the_map_that_was_chosen_last_stays(page):
+    slow, fast, script = (
+        "topography/mnist",
+        "somvae/mnist",
+        """
+        const [slow, fast, done] = arguments, read = readMap;
+        readMap = async (key) => {
+          if (key === slow) await new Promise((resolve) => setTimeout(resolve, 300));
+          return read(key);
+        };
+        Promise.all([showMap(slow), showMap(fast)]).then(() => { readMap = read; done(); });
+    """,
+    )
+    page.execute_async_script(script, slow, fast)
+    assert page.execute_script("return document.querySelectorAll('#map-view button').length") == 16
+
+
 def test_every_map_and_every_layer_can_be_drawn(page):
     for option in page.execute_script("return [...document.querySelectorAll('#map-choice option')].map(o => o.value)"):
         choose_map(page, option)

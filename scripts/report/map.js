@@ -107,9 +107,12 @@ function showUnit(map, unit) {
   );
 }
 
+let latestMap;
+
 async function showMap(key) {
+  latestMap = key;
   const map = await readMap(key);
-  if (mapChoice.value !== key) return; // another was chosen meanwhile
+  if (latestMap !== key) return; // another was asked for meanwhile
   const distances = map.units.map((unit) => unit.distance).filter((value) => !Number.isNaN(value));
   map.least = Math.min(...distances);
   map.greatest = Math.max(...distances);

@@ -222,9 +222,12 @@ function showHours(map, unit) {
   );
 }
 
+let latestWays;
+
 async function showWays(key) {
+  latestWays = key;
   const map = await readWays(key), layers = waysLayers(map);
-  if (waysChoice.value !== key) return; // others were chosen meanwhile
+  if (latestWays !== key) return; // others were asked for meanwhile
   const find = (selector) => document.querySelector(`#trajectories ${selector}`);
   const [view, svg, time, attractor] = [find("#ways-view"), find("#ways-view svg"), find("#ways-time"), find("#attractor")];
   const [follow, turn, pathChoice] = [time.querySelector("input"), attractor.querySelector("input"), find("#ways-path")];
