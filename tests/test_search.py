@@ -56,7 +56,7 @@ def kill(process: subprocess.Popen, folder: Path) -> None:
     process.wait()
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
-            if f"runs_dir={folder}".encode() in path.read_bytes():
+            if f"runs_dir='{folder}".encode() in path.read_bytes():
                 os.kill(int(path.parent.name), signal.SIGKILL)
 
 
