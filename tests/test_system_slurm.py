@@ -82,7 +82,7 @@ class Sweep:
 
     def training(self, experiment: str) -> list[int]:
         """Process ids of the experiment's trainings in this sweep."""
-        return processes(f"experiments/{experiment}.py", f"tracking.runs_dir={self.runs}")
+        return processes(f"experiments/{experiment}.py", f"tracking.runs_dir='{self.runs}")
 
     def completed(self) -> list[tuple[str, int]]:
         """Experiment and seed of every COMPLETED run folder."""
@@ -125,7 +125,7 @@ def sweeps():
     started: list[Sweep] = []
     yield started
     for sweep in started:
-        for process in [sweep.process.pid, *processes(f"tracking.runs_dir={sweep.runs}")]:
+        for process in [sweep.process.pid, *processes(f"tracking.runs_dir='{sweep.runs}")]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
 
