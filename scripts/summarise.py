@@ -51,9 +51,8 @@ def text_of(group: list[Record], first: Record) -> str:
     heading = ", ".join([heading, *differences(group[0], first)])
     names = dict.fromkeys(name for record in group for name in record.metrics)
     values = {name: [record.metrics[name] for record in group if name in record.metrics] for name in names}
-    texts = {name: mean_text(summarise(found)) for name, found in values.items()}
-    fewer = {name: f"{texts[name]}, n = {len(found)}" for name, found in values.items() if len(found) < len(group)}
-    return heading + "\n" + by_split(texts | fewer)
+    texts = {name: mean_text(summarise(found), runs=len(group)) for name, found in values.items()}
+    return heading + "\n" + by_split(texts)
 
 
 @reported

@@ -17,19 +17,17 @@ def signed(value: float) -> str:
     return text if text.startswith("−") or not float(text) else "+" + text
 
 
-def mean_text(summary: Summary, decimals: int = 4) -> str:
-    """`.6919 ± .0012`."""
+def mean_text(summary: Summary, decimals: int = 4, runs: int = 0) -> str:
+    """`.6919 ± .0012`; with `, n = 2` where only so many of the `runs` have the value."""
     spread = "" if summary.standard_error is None else f" ± {number(summary.standard_error, decimals)}"
-    return number(summary.mean, decimals) + spread
+    fewer = f", n = {summary.n}" if summary.n < runs else ""
+    return number(summary.mean, decimals) + spread + fewer
 
 
 def mean_cell(runs: Runs, metric: str, results: Results, decimals: int = 4) -> str:
-    """`.6919 ± .0012`, with their number where some runs lack the metric; empty without a run."""
+    """`mean_text` of a metric; empty without a run."""
     summary = results.summary(runs, metric)
-    if summary is None:
-        return ""
-    number = "" if summary.n == len(results.of(runs)) else f", n = {summary.n}"
-    return Entry(mean_text(summary, decimals) + number, summary.mean, metric, runs)
+    return Entry(mean_text(summary, decimals, len(results.of(runs))), summary.mean, metric, runs) if summary else ""
 
 
 def count_cell(n: int, dirty: bool) -> str:

@@ -81,7 +81,7 @@ def _cell(runs: Runs, metric: str, results: Results) -> str:
     decimals = 1 if metric.endswith("used_units") else 4 if "nmi" in metric else 3
     if summary is None:
         return ""
-    text = mean_text(summary, decimals)
+    text = mean_text(summary, decimals, len(results.of(runs)))
     text += "" if low is None else f" [{number(low, decimals)}, {number(high, decimals)}]"
     return Entry(text, summary.mean, metric, runs)
 
