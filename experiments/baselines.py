@@ -9,6 +9,7 @@ They share data, splits, metrics and records with the models; VQ-VAE is a config
 import time
 from collections.abc import Callable
 
+from experiments.analyses.images_map import draw_map
 from experiments.analyses.transitions import evaluate_series
 from experiments.configuration import at_least, one_of, positive
 from experiments.engine.kmeans import kmeans
@@ -19,7 +20,6 @@ from experiments.ingredients.evaluation import (
     SHOWN_RECONSTRUCTIONS,
     by_part,
     check_map_size,
-    draw_map,
     map_metrics,
     squared_error,
 )

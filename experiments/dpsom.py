@@ -10,6 +10,7 @@ States", CHIL 2021, and its code, ratschlab/dpsom. The `*_faithful` configs comp
 from collections.abc import Mapping
 from typing import Any
 
+from experiments.analyses.images_map import draw_map
 from experiments.configuration import any_length, at_least, between, one_of, positive, weights_of
 from experiments.datasets.samples import Samples
 from experiments.errors import UserError
@@ -21,7 +22,6 @@ from experiments.ingredients.evaluation import (
     Collapse,
     by_part,
     check_map_size,
-    draw_map,
     evaluated_parts,
     evaluation,
     in_chunks,

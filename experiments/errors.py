@@ -2,6 +2,7 @@
 
 import functools
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -29,15 +30,31 @@ def check_copy(program: str) -> None:
 
 
 def reported(main: Callable[..., int]) -> Callable[..., int]:
-    """`main` of a script, which returns 2 behind a line about its UserError."""
+    """`main` of a script, which returns 2 behind a line about its UserError, 141 when nobody reads what it prints."""
 
     @functools.wraps(main)
     def reporting(*arguments: list[str] | None) -> int:
         try:
             check_copy(sys.argv[0])
-            return main(*arguments)
+            status = main(*arguments)
+            sys.stdout.flush()
+            return status
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
+        except BrokenPipeError:
+            if not output_closed():
+                raise
+            return 128 + signal.SIGPIPE
 
     return reporting
+
+
+def output_closed() -> bool:
+    """Whether the reader of standard output has left, as `head` does; then the rest goes nowhere."""
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False

@@ -10,6 +10,7 @@ code, ratschlab/SOM-VAE. The `*_faithful` configs compute what that code compute
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from experiments.analyses.images_map import draw_map
 from experiments.analyses.transitions import evaluate_series
 from experiments.configuration import at_least, one_of, positive, weights_of
 from experiments.datasets.samples import Samples
@@ -21,7 +22,6 @@ from experiments.ingredients.evaluation import (
     Collapse,
     by_part,
     check_map_size,
-    draw_map,
     evaluated_parts,
     evaluation,
     in_chunks,

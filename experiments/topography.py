@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from experiments.analyses.images_map import draw_map
 from experiments.configuration import at_least, one_of, positive
 from experiments.datasets.samples import Samples
 from experiments.drawing import figures
@@ -25,7 +26,6 @@ from experiments.ingredients.evaluation import (
     Collapse,
     by_part,
     check_map_size,
-    draw_map,
     evaluated_parts,
     evaluation,
     in_chunks,

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from experiments.analyses.images_map import draw_map
 from experiments.configuration import at_least, one_of, positive, weights_of
 from experiments.datasets.samples import Samples
 from experiments.drawing import figures
@@ -22,7 +23,6 @@ from experiments.ingredients.compute import compute, prepare
 from experiments.ingredients.data import Split, data, load_dataset
 from experiments.ingredients.evaluation import (
     by_part,
-    draw_map,
     evaluated_parts,
     evaluation,
     in_chunks,

@@ -1,4 +1,4 @@
-"""What every run reports: clustering, topology and reconstruction metrics by split, and the pictures of its map."""
+"""What every run reports: clustering, topology and reconstruction metrics by split."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -6,18 +6,13 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from experiments.configuration import at_least
-from experiments.drawing import figures
-from experiments.drawing.trained_map import write_map
 from experiments.engine.processes import RANK
 from experiments.errors import UserError
 from experiments.ingredients.compute import autocast, compute, seeded
-from experiments.ingredients.data import Split
-from experiments.ingredients.tracking import Tracker
 from experiments.ingredients.training import Phase
 from experiments.measures.metrics import clustering_metrics, topology_metrics, winners
 from models.grid import Grid
 
-import numpy as np
 import torch
 from sacred import Ingredient
 from torch import Tensor
@@ -161,44 +156,3 @@ def reconstruction_error(model: torch.nn.Module, inputs: Tensor) -> float:
 
 def prefixed(prefix: str, metrics: dict[str, float]) -> dict[str, float]:
     return {f"{prefix}/{name}": value for name, value in metrics.items()}
-
-
-def draw_map(
-    tracker: Tracker,
-    split: Split,
-    classes: Sequence[str],
-    grid: Grid,
-    latents: Tensor,
-    centroids: Tensor,
-    decoded_centroids: Tensor,
-    reconstructed: Tensor,
-    step: int,
-) -> None:
-    """Log the pictures of a trained map: decoded, hits, labels, U-matrix, nearest samples, reconstructions, latents.
-
-    Keeps its description for reports (`trained_map`) as well.
-
-    Args:
-        latents: `[N, D]` of the split.
-        centroids: `[K, D]`.
-        decoded_centroids: `[K, C, H, W]`.
-        reconstructed: `[n, C, H, W]`, of the first n samples of the split.
-    """
-    inputs, labels = split.inputs.cpu().numpy(), split.labels.cpu().numpy()
-    points, codebook = latents.cpu().numpy(), centroids.detach().cpu().numpy()
-    units = winners(points, codebook)[0]
-    counts = np.zeros((grid.size, len(classes)), dtype=np.int64)
-    np.add.at(counts, (units, labels), 1)
-    decoded = decoded_centroids.cpu().numpy()
-    pictures = {
-        "decoded_map": figures.decoded_map(decoded, grid),
-        "hit_map": figures.hit_map(counts.sum(axis=1), grid),
-        "label_map": figures.label_map(counts, classes, grid),
-        "u_matrix": figures.u_matrix(codebook, grid),
-        "nearest_samples": figures.nearest_samples(inputs, points, codebook, grid),
-        "reconstructions": figures.reconstructions(inputs[: len(reconstructed)], reconstructed.cpu().numpy()),
-    }
-    for name, figure in pictures.items():
-        tracker.figure(name, figure, step)
-    tracker.artifact(write_map(tracker.folder, grid, classes, counts, codebook, points, inputs, decoded))
-    tracker.embedding(points, labels, inputs, step)
