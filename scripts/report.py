@@ -23,6 +23,7 @@ from experiments.drawing.figures_stays import TIME_COLOURS
 from experiments.drawing.trained_map import ARRAYS, opened
 from experiments.drawing.trajectories import TRAJECTORIES
 from experiments.errors import UserError, reported
+from scripts.contents import TABLES
 from scripts.records import Record, flatten, read_json, write_result
 from scripts.rendering import charts
 from scripts.rendering.cells import Entry, MarkdownTable, in_words
@@ -30,7 +31,6 @@ from scripts.rendering.curves import METRICS, ORIGINAL, Curve, faithful_curves, 
 from scripts.rendering.measurements import speed_table
 from scripts.rendering.metrics import CLUSTERING, TOPOLOGY, heading
 from scripts.rendering.results import Results
-from scripts.tables import TABLES
 
 import jinja2
 import matplotlib

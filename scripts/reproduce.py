@@ -30,6 +30,7 @@ from experiments import PROJECT
 from experiments.engine import bfloat16
 from experiments.errors import UserError, reported
 from experiments.record import Provenance, state_of_code
+from scripts.contents import TABLES
 from scripts.records import write_result
 from scripts.rendering.results import Results
 from scripts.scheduling.collecting import check_rows, collect, config_name_of
@@ -49,7 +50,7 @@ from scripts.scheduling.plan import (
     wanted,
 )
 from scripts.scheduling.slurm import Slurm
-from scripts.tables import TABLES, out_of_date, render_all
+from scripts.tables import out_of_date, render_all
 
 SLURM_JOBS = 256  # at a time: submitit's default
 OF_SLURM = {"partition": None, "time_limit": 240, "cores": 4, "gpus": 0, "memory": GIGABYTES_A_JOB}  # minutes, GB

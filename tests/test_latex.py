@@ -6,6 +6,7 @@ import subprocess
 
 from experiments import PROJECT
 from scripts import tables
+from scripts.contents import TABLES
 from scripts.rendering import latex
 from scripts.rendering.cells import MarkdownTable
 
@@ -51,7 +52,7 @@ def folder(tmp_path):
 
 
 def test_there_is_a_file_for_each_table(folder):
-    assert {path.stem for path in folder.iterdir()} == set(tables.TABLES)
+    assert {path.stem for path in folder.iterdir()} == set(TABLES)
     parity = (folder / "dpsom_parity.tex").read_text()
     assert r"\caption{DPSOM: parity with TensorFlow and with the Torch port. Against published numbers.}" in parity
     assert r".6100 $\pm$ .0058, n = 3" in parity

@@ -14,10 +14,11 @@ from experiments import PROJECT
 from experiments.errors import UserError
 from experiments.measures.hours import nmi_geometric
 from scripts import report
+from scripts.contents import TABLES
 from scripts.records import load_records
 from scripts.rendering import charts, curves
 from scripts.rendering.results import Results
-from scripts.tables import TABLES, render_table
+from scripts.tables import render_table
 
 import numpy as np
 import pytest

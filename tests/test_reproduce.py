@@ -16,6 +16,7 @@ from experiments import PROJECT
 from experiments.errors import UserError
 from experiments.record import Provenance
 from scripts import reproduce
+from scripts.contents import TABLES
 from scripts.records import load_records, write_result
 from scripts.rendering.ablation import render_ablation
 from scripts.rendering.results import Row, Runs, Table, beside
@@ -24,7 +25,6 @@ from scripts.scheduling.collecting import collect, config_name_of
 from scripts.scheduling.executors import Local
 from scripts.scheduling.jobs import COMMENT, Job, Setting, look_up
 from scripts.scheduling.plan import estimate, missing, named_config, resolve_config, wanted
-from scripts.tables import TABLES
 
 import pytest
 from sacred.arg_parser import get_config_updates

@@ -27,7 +27,7 @@ import sys
 from scripts import reproduce
 from scripts.rendering.metrics import render_metrics
 from scripts.rendering.results import Row, Runs, Table
-from scripts.tables import TABLES
+from scripts.contents import TABLES
 rows = (("dpsom", 1), ("topography", 2), ("somvae", 1))
 TABLES["fast"] = Table(
     title="Fast", reading="", render=render_metrics, labels=("config",),

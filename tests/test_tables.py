@@ -12,10 +12,12 @@ from experiments import PROJECT
 from experiments.errors import UserError
 from scripts import tables
 from scripts.comparison import Summary, compare, compare_ours, summarise
+from scripts.contents import TABLES
 from scripts.records import conflicting_keys, load_records, record_path
+from scripts.rendering.metrics import CLUSTERING, TOPOLOGY
 from scripts.rendering.results import ParityRow, Reference, Results
 from scripts.scheduling.plan import named_config
-from scripts.tables import TABLES, render_all, render_table
+from scripts.tables import render_all, render_table
 
 import numpy as np
 import pytest
@@ -28,9 +30,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 def make_record(config_name="mnist", seed=0, nmi=0.69, purity=0.96, **changes):
     """A record of a run with the given NMI and purity on both splits."""
-    metrics = {
-        f"{split}/{name}": 0.5 for split in ("validation", "test") for name in tables.CLUSTERING | tables.TOPOLOGY
-    }
+    metrics = {f"{split}/{name}": 0.5 for split in ("validation", "test") for name in CLUSTERING | TOPOLOGY}
     for split in ("validation", "test"):
         metrics |= {f"{split}/nmi_geometric": nmi, f"{split}/purity": purity}
     return {

@@ -1,6 +1,6 @@
 """What a table is made of: rows that name configs, their records, other people's numbers.
 
-A `Table` names a renderer and rows; `scripts/tables.py` lists the tables. Every renderer takes the table and the
+A `Table` names a renderer and rows; `scripts/contents/` lists the tables. Every renderer takes the table and the
 `Results` and returns what to print.
 """
 

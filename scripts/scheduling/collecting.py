@@ -6,6 +6,7 @@ from pathlib import Path
 from experiments.drawing.trained_map import ARRAYS
 from experiments.drawing.trajectories import TRAJECTORIES
 from experiments.errors import UserError
+from scripts.contents import TABLES
 from scripts.records import (
     Record,
     as_record,
@@ -20,7 +21,6 @@ from scripts.records import (
 )
 from scripts.scheduling.jobs import Job
 from scripts.scheduling.plan import load_experiment, named_config
-from scripts.tables import TABLES
 
 SELECTED_SEED = 0  # of each row: its trained map is kept beside its record
 

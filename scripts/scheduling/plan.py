@@ -7,9 +7,9 @@ import os
 
 from experiments.configuration import closest, config_folder, config_path, read_settings
 from experiments.errors import UserError
+from scripts.contents import TABLES
 from scripts.records import Record
 from scripts.scheduling.jobs import Job, relative
-from scripts.tables import TABLES
 
 import torch
 from sacred import Experiment
