@@ -19,7 +19,8 @@ from experiments.measures.metrics import clustering_metrics
 from models import networks
 from models.tpae import accuracy
 from scripts import export
-from scripts.export import PROGRAMS, load_exported, trained
+from scripts.export import load_exported, trained
+from scripts.exporting.programs import EXPERIMENTS, PROGRAMS
 from scripts.scheduling.plan import resolve_config
 
 import command_line
@@ -98,7 +99,7 @@ def only(*names):
 
 def test_every_model_that_can_be_built_can_be_exported():
     built = {path.stem for path in (PROJECT / "experiments").glob("*.py") if "\ndef build(" in path.read_text()}
-    assert built == export.EXPERIMENTS.keys(), "each build() has a line in EXPERIMENTS of scripts/export.py"
+    assert built == EXPERIMENTS.keys(), "each build() has a line in EXPERIMENTS of scripts/exporting/programs.py"
     assert built == {ex.path for ex, _ in CASES.values()}, "and one in CASES above"
 
 

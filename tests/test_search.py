@@ -15,7 +15,7 @@ from experiments.errors import UserError
 from scripts import search
 from scripts.scheduling import jobs
 from scripts.scheduling.plan import resolve_config
-from scripts.search import Search, nested
+from scripts.search_space import Search, nested
 
 import optuna
 import pytest

@@ -1,0 +1,1 @@
+"""Parts of the export of a trained model."""
