@@ -476,6 +476,16 @@ def test_ctrl_c_ends_a_long_query_and_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_two_commands_do_not_work_in_one_folder(tmp_path, capsys):
+    source, output = three_stays().write(tmp_path / "source"), tmp_path / "output"
+    with Stages(output / "stages", "500MB", threads=1) as stages:
+        stages.run("first", "SELECT 1 AS one")
+        assert run(source, output) == 2
+        assert "another command is at work in" in capsys.readouterr().err
+        assert stages.rows("FROM first") == [(1, 0)]
+    assert run(source, output) == 0
+
+
 # -------------------------------------------------------------------------------------------------------------- memory
 
 

@@ -2,12 +2,14 @@
 
 import contextlib
 import hashlib
+import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
 from pathlib import Path
 
 from experiments.errors import UserError
+from experiments.files import lock
 
 import duckdb
 import numpy as np
@@ -27,21 +29,26 @@ class Stages:
         """`memory`, such as 4GB, is what DuckDB may hold; the rest goes to a temporary folder in `folder`.
 
         Raises:
-            UserError: a `memory` that DuckDB does not understand, or an unusable folder.
+            UserError: a `memory` that DuckDB does not understand, or a folder that cannot be used or is in use.
         """
         self.folder, self.memory, self.keys = folder, memory, {}
         spill = folder / "spill"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(spill, ignore_errors=True)
             self.database = duckdb.connect(
                 config={"memory_limit": memory, "temp_directory": str(spill), "threads": threads}
             )
             self.database.execute("SET enable_progress_bar = true; SET enable_progress_bar_print = false")
-        except OSError as error:
-            raise UserError(f"{folder} cannot be written ({error.strerror}): name another folder") from error
         except duckdb.Error as error:
             raise UserError(f"--memory {memory} is not understood: write it like 4GB or 500MB") from error
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.descriptor = os.open(folder, os.O_RDONLY)
+        except OSError as error:
+            raise UserError(f"{folder} cannot be written ({error.strerror}): name another folder") from error
+        if not lock(self.descriptor):
+            os.close(self.descriptor)
+            raise UserError(f"another command is at work in {folder}: wait for it or name another folder")
+        shutil.rmtree(spill, ignore_errors=True)
 
     def __enter__(self) -> "Stages":
         return self
@@ -49,6 +56,7 @@ class Stages:
     def __exit__(self, *_) -> None:
         self.database.close()
         shutil.rmtree(self.folder / "spill", ignore_errors=True)
+        os.close(self.descriptor)
 
     def source(self, name: str, relation: str, key: str) -> None:
         """Make `relation`, a table function of DuckDB, readable under `name`; `key` is the checksum of its content."""

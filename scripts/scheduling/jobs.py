@@ -3,7 +3,6 @@
 It reads nothing but run folders: a Slurm worker decides with it whether to start or to resume.
 """
 
-import fcntl
 import os
 import re
 import signal
@@ -12,11 +11,10 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
 from experiments import PROJECT
 from experiments.errors import UserError
-from experiments.files import read_mapping
+from experiments.files import lock, read_mapping
 from experiments.observers.run_folder import CHECKPOINT
 from scripts.records import differing_keys
 
@@ -153,7 +151,8 @@ def train(job: Job, setting: Setting, environment: dict[str, str] | None = None)
     except OSError as error:
         raise UserError(f"cannot write {path} ({error.strerror}): choose another --runs-dir") from error
     with log:
-        lock(log, f"another command is training {job} (log: {relative(path)})")
+        if not lock(log.fileno()):
+            raise Taken(f"another command is training {job} (log: {relative(path)})")
         log.truncate(0)
         return subprocess.Popen(
             command(job, setting),
@@ -165,16 +164,6 @@ def train(job: Job, setting: Setting, environment: dict[str, str] | None = None)
             start_new_session=True,
             preexec_fn=lambda: signal.signal(signal.SIGUSR2, signal.SIG_IGN),
         )
-
-
-def lock(file: IO[bytes], otherwise: str) -> None:
-    """Lock a file, or raise `Taken` with these words; some shared file systems have no locks and are trusted."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise Taken(otherwise) from None
-    except OSError:
-        pass
 
 
 def died(exit_status: int) -> bool:
