@@ -5,16 +5,8 @@ import tarfile
 
 from experiments.datasets import physionet2012
 from experiments.datasets.normalization import forward_filled
-from experiments.datasets.physionet2012 import (
-    FOLDER,
-    HOURS,
-    NAMES,
-    coming_worst,
-    load_physionet2012,
-    organ_failure_score,
-    points,
-    urine_of_a_day,
-)
+from experiments.datasets.organ_failure import coming_worst, organ_failure_score, points, urine_of_a_day
+from experiments.datasets.physionet2012 import FOLDER, HOURS, NAMES, load_physionet2012
 from experiments.datasets.stays import DESCRIPTION, TENSORS
 from experiments.errors import UserError
 
@@ -184,7 +176,7 @@ def patient(**values):
     for name, value in values.items():
         filled[0, 0, NAMES.index(name)] = value
     return organ_failure_score(
-        np.repeat(filled, 24, axis=1), np.full((1, 24, len(NAMES)), np.nan), np.ones((1, 24), bool), {}
+        NAMES, np.repeat(filled, 24, axis=1), np.full((1, 24, len(NAMES)), np.nan), np.ones((1, 24), bool), {}
     )[0, 0]
 
 
@@ -242,7 +234,7 @@ def test_urine_counts_when_a_day_of_it_is_known():
     assert np.isnan(day[2]).all()
     values = np.full((3, 26, len(NAMES)), np.nan)
     values[..., NAMES.index("Urine")] = hourly
-    score = organ_failure_score(forward_filled(values), values, np.ones((3, 26), bool), {})
+    score = organ_failure_score(NAMES, forward_filled(values), values, np.ones((3, 26), bool), {})
     assert score[:, 22].tolist() == [0, 0, 0]
     assert score[:, 23].tolist() == [3, 4, 0]
 
@@ -252,7 +244,7 @@ def test_unknown_components_are_counted():
     filled = np.full((1, 4, len(NAMES)), np.nan)
     filled[0, 2:, NAMES.index("GCS")] = 15
     organ_failure_score(
-        np.repeat(filled, 6, axis=1), np.full((1, 24, len(NAMES)), np.nan), np.ones((1, 24), bool), counts
+        NAMES, np.repeat(filled, 6, axis=1), np.full((1, 24, len(NAMES)), np.nan), np.ones((1, 24), bool), counts
     )
     assert counts["unknown_share_consciousness"] == 0.5
     assert counts["unknown_share_liver"] == 1

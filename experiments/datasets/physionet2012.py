@@ -7,10 +7,8 @@ Every hour holds the last value measured in it (of urine: the sum), then values 
 first one hold the training mean, 0 after normalisation (of ventilation, which is recorded only when it is on: 0). A
 stay ends with the hour of its last measurement. Stays without any are left out.
 
-The labels `score_1`, `score_6`, `score_12` and `score_24` are the worst organ-failure score of so many hours, the
-present one being the first. The score of an hour is the sum of the SOFA components (Vincent et al., 1996) that the
-variables allow: no vasopressors are known, so circulation has at most one point; a component of which nothing is known
-yet counts as normal.
+The labels `score_1`, `score_6`, `score_12` and `score_24` are the worst organ-failure score (organ_failure.py) of so
+many hours, the present one being the first.
 """
 
 import hashlib
@@ -25,13 +23,13 @@ from itertools import compress
 from pathlib import Path
 
 from experiments.datasets.normalization import forward_filled, normalised
+from experiments.datasets.organ_failure import coming_worst, organ_failure_score
 from experiments.datasets.stays import Channel, Description, Stays, cached_stays
 from experiments.errors import UserError, one_line
 
 import numpy as np
 import polars as pl
 import torch
-from numpy.lib.stride_tricks import sliding_window_view
 from tqdm import tqdm
 
 FOLDER = "PhysioNet2012"
@@ -46,7 +44,6 @@ WINDOWS = (1, 6, 12, 24)
 MISSING = -1.0
 MOST_OUT_OF_RANGE = 0.05  # of a variable's values; more, and its unit must be another one ...
 LEAST_VALUES = 50  # ... if there are so many of them
-URINE_RECORDED = 12  # hours of the last 24 in which urine must be recorded before its sum is believed
 
 
 @dataclass(frozen=True)
@@ -189,7 +186,7 @@ def prepare(files: dict[str, bytes], checksum: str, folder: Path) -> Stays:
     filled = forward_filled(values)
     ventilation = filled[..., NAMES.index("MechVent")]
     ventilation[np.isnan(ventilation)] = 0
-    score = organ_failure_score(filled, values, inside, counts)
+    score = organ_failure_score(NAMES, filled, values, inside, counts)
     inputs, mean, scale = normalised(filled, inside, split == 0, counts)
 
     return Stays(
@@ -351,68 +348,3 @@ def static_values(rows: pl.DataFrame, stays: int) -> np.ndarray:
 def _float(column: pl.Series, kept: np.ndarray) -> torch.Tensor:
     values = column.to_numpy()[kept].astype(np.float32)
     return torch.from_numpy(np.where(values == MISSING, np.float32("nan"), values))
-
-
-# -------------------------------------------------------------------------------------------------- organ-failure score
-
-
-def organ_failure_score(
-    filled: np.ndarray, values: np.ndarray, inside: np.ndarray, counts: dict[str, int | float]
-) -> np.ndarray:
-    """SOFA's components of every hour, added up: `[N, T]`, 0 … 21.
-
-    A component of which nothing is known counts as normal; the share of such hours is counted.
-
-    Args:
-        filled: carried forward, `[N, T, C]`, in clinical units.
-        values: as measured, NaN where not; urine is added up over the last 24 hours of these.
-        inside: `[N, T]`, hours of the stays.
-    """
-    value = {name: filled[..., index] for index, name in enumerate(NAMES)}
-    oxygenation = value["PaO2"] / value["FiO2"]
-    pressure = np.where(np.isnan(value["MAP"]), value["NIMAP"], value["MAP"])
-    urine = urine_of_a_day(values[..., NAMES.index("Urine")])
-    kidneys = np.fmax(
-        points(value["Creatinine"], (1.2, 2.0, 3.5, 5.0)), _known(urine, np.select([urine < 200, urine < 500], [4, 3]))
-    )
-    components = {
-        "lungs": np.minimum(
-            points(-oxygenation, (-400, -300, -200, -100), above=True), np.where(value["MechVent"] > 0, 4.0, 2.0)
-        ),
-        "coagulation": points(-value["Platelets"], (-150, -100, -50, -20), above=True),
-        "liver": points(value["Bilirubin"], (1.2, 2.0, 6.0, 12.0)),
-        "circulation": points(-pressure, (-70,), above=True),
-        "consciousness": points(-value["GCS"], (-14, -12, -9, -5)),
-        "kidneys": kidneys,
-    }
-    for name, component in components.items():
-        share = (np.isnan(component) & inside).sum() / inside.sum()
-        counts[f"unknown_share_{name}"] = round(float(share), 4)
-    return sum(np.nan_to_num(component) for component in components.values()).astype(np.int16)
-
-
-def points(values: np.ndarray, limits: tuple[float, ...], above: bool = False) -> np.ndarray:
-    """How many of the rising `limits` a value reaches (or, with `above`, exceeds); NaN where it is not known."""
-    return _known(values, np.searchsorted(limits, values, side="left" if above else "right"))
-
-
-def _known(values: np.ndarray, counted: np.ndarray) -> np.ndarray:
-    return np.where(np.isnan(values), np.nan, counted)
-
-
-def urine_of_a_day(hourly: np.ndarray) -> np.ndarray:
-    """Sum over the 24 hours that end with each, `[N, T]`; NaN before the first day is over or where hardly recorded."""
-    total = np.full(hourly.shape, np.nan)
-    days = sliding_window_view(hourly, 24, axis=1)
-    recorded = (~np.isnan(days)).sum(axis=2)
-    total[:, 23:] = np.where(recorded >= URINE_RECORDED, np.nansum(days, axis=2), np.nan)
-    return total
-
-
-def coming_worst(score: np.ndarray, lengths: np.ndarray, hours: int) -> np.ndarray:
-    """Highest `score` [N, T] of so many hours from each on, int16 `[N, T]`; -1 where the stay ends before they do."""
-    worst = np.full(score.shape, -1, np.int16)
-    if hours <= score.shape[1]:
-        worst[:, : score.shape[1] - hours + 1] = sliding_window_view(score, hours, axis=1).max(axis=2)
-    worst[np.arange(score.shape[1]) + hours > lengths[:, None]] = -1
-    return worst
