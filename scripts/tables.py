@@ -1,12 +1,12 @@
 """Renders every table from the records of finished runs and other people's numbers.
 
-    python scripts/tables.py            write results/tables/<name>.md and .csv, and the tables of README.md
+    python scripts/tables.py            write results/tables/<name>.md and .csv, and the tables inside pages
     python scripts/tables.py --check    write nothing, fail when one of them is not what would be written
     python scripts/tables.py --latex paper/tables    write them as LaTeX, there
 
 Reads `results/runs/`, `results/references.yaml`, `results/parity_golden.json` and, for what an ablation switches, the
-YAML files of its configs, nothing else. The same files always give the same bytes. README.md holds a table's short form
-between `<!-- table:<name> -->` and `<!-- /table -->`.
+YAML files of its configs, nothing else. The same files always give the same bytes. README.md, results/README.md and
+results/choices.md hold a table's short form between `<!-- table:<name> -->` and `<!-- /table -->`.
 
 What a table holds stands in `scripts/contents/`, verdicts are defined in `scripts/comparison.py`, renderers in
 `scripts/rendering/`.
@@ -50,30 +50,34 @@ def render_table(name: str, results: Results) -> tuple[str, str, str]:
 
 
 def render_all(folder: Path) -> dict[Path, str]:
-    """Content of every file that tables.py writes: in `folder`, results/, and a README beside it that has markers."""
-    results, readme = Results(folder), folder.resolve().parent / "README.md"
+    """Content of every file that tables.py writes: in `folder`, results/, and what pages ask for by markers."""
+    results = Results(folder)
     files, short = {}, {}
     for name in TABLES:
         text, values, short[name] = render_table(name, results)
         files[folder / "tables" / f"{name}.md"] = text
         if values:
             files[folder / "tables" / f"{name}.csv"] = values
-    if readme.exists():
-        before = readme.read_text(encoding="utf-8")
-
-        def fill(match: re.Match) -> str:
-            name = match["name"]
-            if name not in short:
-                raise UserError(f"{readme} asks for the table {name!r}, there are: {', '.join(short)}")
-            return f"<!-- table:{name} -->\n\n{short[name]}\n\n<!-- /table -->"
-
-        block = r"<!-- table:(?P<name>\w+) -->(?:(?!<!-- table:).)*?<!-- /table -->"
-        after, filled = re.subn(block, fill, before, flags=re.DOTALL)
-        if filled != before.count("<!-- table:"):
-            raise UserError(f"{readme} has a table that does not end: write <!-- /table --> behind each")
-        if filled:
-            files[readme] = after
+    for page in (folder.resolve().parent / "README.md", folder / "README.md", folder / "choices.md"):
+        if page.exists() and "<!-- table:" in (text := page.read_text(encoding="utf-8")):
+            files[page] = filled(page, text, short)
     return files
+
+
+def filled(page: Path, text: str, short: dict[str, str]) -> str:
+    """The text of a page with the tables between its markers; UserError for a marker that is wrong."""
+
+    def fill(match: re.Match) -> str:
+        name = match["name"]
+        if name not in short:
+            raise UserError(f"{page} asks for the table {name!r}, there are: {', '.join(short)}")
+        return f"<!-- table:{name} -->\n\n{short[name]}\n\n<!-- /table -->"
+
+    block = r"<!-- table:(?P<name>\w+) -->(?:(?!<!-- table:).)*?<!-- /table -->"
+    after, found = re.subn(block, fill, text, flags=re.DOTALL)
+    if found != text.count("<!-- table:"):
+        raise UserError(f"{page} has a table that does not end: write <!-- /table --> behind each")
+    return after
 
 
 def render_latex(results: Path, folder: Path) -> dict[Path, str]:

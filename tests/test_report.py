@@ -144,6 +144,15 @@ def test_a_difference_leads_to_both_sides(results):
     assert 'data-metric="validation/purity" data-runs="dpsom/ablation_posterior dpsom/short"' in html
 
 
+def test_a_number_of_an_epoch_leads_to_its_config_without_listing_the_final_numbers(results):
+    curve = [{"phase": "joint", "epoch": 5, "validation/purity": 0.8125}]
+    write(results, make_record(curve=curve))
+    html = report.render(results)
+    assert re.search(
+        r'data-value="0.8125"><a class="curve" href="#run/dpsom/mnist"><span class="number">.81[23]</span>', html
+    )
+
+
 def test_an_empty_cell_stays_empty(results):
     page = Page(report.render(results))
     assert page.data["runs"] == {}

@@ -508,6 +508,37 @@ def test_csv_names_what_a_value_is_compared_with_only_where_it_is(results):
             assert len({bool(row[key]) for key in ("compared_with", "compared_mean", "compared_n", "verdict")}) == 1
 
 
+def curve(*lines: tuple[str, int, float]) -> list[dict]:
+    return [{"phase": phase, "epoch": epoch, "validation/nmi_geometric": nmi} for phase, epoch, nmi in lines]
+
+
+def test_by_the_epoch_it_is_the_joint_phase_that_counts(results):
+    first = curve(("pretrain", 5, 0.1), ("joint", 5, 0.5), ("joint", 30, 0.6))
+    second = curve(("joint", 5, 0.7), ("joint", 29, 0.9))
+    second.append({"phase": "joint", "epoch": 60, "validation/nmi_geometric": None})
+    write(results, make_record(seed=0, curve=first), make_record(seed=1, curve=second))
+    row = cells(markdown(results, "dpsom_epochs"), "`mnist`")
+    assert row == ["`mnist`", "2", ".600 ± .100", ".600, n = 1", "", "", "", ""]
+
+
+def test_in_short_metrics_share_a_cell(results):
+    lines = [line | {"validation/purity": 0.9} for line in curve(("joint", 5, 0.5), ("joint", 30, 0.6))]
+    write(results, make_record(curve=lines))
+    row = cells(render_table("dpsom_epochs", Results(results))[2], "`mnist`")
+    assert row[1:5] == ["1", ".500 / .900", ".600 / .900", ""]
+
+
+def test_pages_of_results_hold_tables_too(results):
+    page = results / "choices.md"
+    page.write_text("Before.\n\n<!-- table:dpsom_epochs -->\n<!-- /table -->\n")
+    (results / "README.md").write_text("Without a table.\n")
+    write(results, make_record(curve=curve(("joint", 5, 0.5))))
+    files = render_all(results)
+    assert files[page].startswith("Before.\n\n<!-- table:dpsom_epochs -->\n\n| config | n |")
+    assert "| `mnist` | 1 | .500 |" in files[page]
+    assert results / "README.md" not in files
+
+
 def test_rendering_is_deterministic_and_check_tells_drift(results, capsys):
     readme = results.parent / "README.md"
     readme.write_text("# Name\n\n<!-- table:dpsom_parity -->\nold\n<!-- /table -->\n\nAfter.\n")

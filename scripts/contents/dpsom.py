@@ -1,7 +1,8 @@
 """DPSOM: parity, all metrics, ablation and precision."""
 
-from scripts.contents.shared import AGAINST_PUBLISHED, CONV, CORRECTED, DIFFERENCES, IMAGES
+from scripts.contents.shared import AGAINST_PUBLISHED, CONV, CORRECTED, CURVE_READING, DIFFERENCES, IMAGES
 from scripts.rendering.ablation import render_ablation
+from scripts.rendering.epochs import render_epochs
 from scripts.rendering.metrics import render_metrics
 from scripts.rendering.parity import render_parity
 from scripts.rendering.results import ParityRow, Row, Runs, Table, beside
@@ -73,6 +74,18 @@ TABLES = {
         render=render_metrics,
         labels=("config",),
         rows=tuple(Row((f"`{runs.config_name}`",), runs) for runs in (*DPSOM.values(), SHORT)),
+    ),
+    "dpsom_epochs": Table(
+        title="DPSOM: by the epoch",
+        reading=(
+            f"The validation split after so many epochs of the joint phase, {CURVE_READING} Faithful rows measure a "
+            "sample of each image's posterior, the others its mean."
+        ),
+        render=render_epochs,
+        labels=("config",),
+        metrics=VALIDATION,
+        rows=tuple(Row((f"`{runs.config_name}`",), runs) for runs in (*DPSOM.values(), SHORT)),
+        epochs=(5, 30, 60, 100, 200, 300),
     ),
     "dpsom_ablation": Table(
         title="DPSOM: what each switch is worth",

@@ -19,6 +19,10 @@ DIFFERENCES = (
     f"A difference is the row's mean minus the base's with Welch's 95 % confidence interval; {VERDICTS} ± is the "
     "standard error over n seeds; minutes are one run's, the shortest's and the longest's."
 )
+CURVE_READING = (
+    "mean ± standard error over n seeds; where only some of them were evaluated at an epoch, the cell has its own n. "
+    "An empty cell has not been run or was not evaluated."
+)
 RATES = (
     "*Original's rates*: SOM-VAE's learning rate falls by a tenth every 500 batches, as in its code, all in fp32; "
     "*ours* starts twice as high and falls a fourth as fast, in bfloat16 but for GB-SOM."

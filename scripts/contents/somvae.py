@@ -1,7 +1,8 @@
 """SOM-VAE: table 1, precision, sequences and Lorenz' attractor."""
 
-from scripts.contents.shared import AGAINST_PUBLISHED, CHEAP, DIFFERENCES, HEAVY, IMAGES, RATES, by_rates
+from scripts.contents.shared import AGAINST_PUBLISHED, CHEAP, CURVE_READING, DIFFERENCES, HEAVY, IMAGES, RATES, by_rates
 from scripts.rendering.ablation import render_ablation
+from scripts.rendering.epochs import render_epochs
 from scripts.rendering.metrics import render_columns
 from scripts.rendering.parity import render_parity
 from scripts.rendering.results import ParityRow, Row, Runs, Table, beside
@@ -21,6 +22,11 @@ ORIGINAL_SERIES = {  # as in TABLE_1, for sequences
         ("SOM-VAE-prob, original's rates", "somvae", "_original_rates", ((5, 9),), 170),
     )
 }
+
+
+def in_fp32(config_name: str) -> Runs:
+    return Runs("somvae", f"{config_name}_fp32", ((1, 5), (3, 9)), 75)
+
 
 TABLES = {
     "somvae_table1": Table(
@@ -45,6 +51,27 @@ TABLES = {
             for model, (label, experiment, ending, stages, minutes) in TABLE_1.items()
         ),
     ),
+    "somvae_epochs": Table(
+        title="SOM-VAE: by the epoch",
+        reading=f"Static images, K = 16: the validation split after so many epochs, {CURVE_READING}",
+        render=render_epochs,
+        labels=("config",),
+        metrics={
+            "validation/nmi_arithmetic": "NMI (arithmetic), validation",
+            "validation/purity": "purity, validation",
+        },
+        rows=tuple(
+            Row((f"`{runs.config_name}`",), runs)
+            for data in IMAGES
+            for method in ("somvae", "gradcopy", "vqvae")
+            for _, experiment, ending, stages, minutes in (TABLE_1[method],)
+            for runs in (
+                *by_rates(experiment, f"{data}{ending}", stages, minutes).values(),
+                *([in_fp32(f"{data}{ending}")] if method != "gradcopy" else []),
+            )
+        ),
+        epochs=(1, 2, 4, 6, 8),
+    ),
     "somvae_precision": Table(
         title="SOM-VAE: bf16 against fp32",
         reading=(
@@ -62,9 +89,7 @@ TABLES = {
             row
             for _, experiment, ending, stages, minutes in (TABLE_1["somvae"], TABLE_1["vqvae"])
             for name in (f"{data}{ending}" for data in IMAGES)
-            for row in beside(
-                Runs(experiment, name, stages, minutes), Runs(experiment, f"{name}_fp32", ((1, 5), (3, 9)), 75)
-            )
+            for row in beside(Runs(experiment, name, stages, minutes), in_fp32(name))
         ),
     ),
     "somvae_series": Table(

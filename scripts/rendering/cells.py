@@ -45,7 +45,10 @@ def difference_cell(comparison: Comparison | None, metric: str, *runs: Runs) -> 
 
 
 class Entry(str):
-    """A cell's text that also knows the number it shows, its metric `<split>/<metric>`, and the runs behind it."""
+    """A cell's text that also knows the number it shows, its metric and the runs behind it.
+
+    The metric is `<split>/<metric>`, or empty for a number that is not of the end of the runs.
+    """
 
     value: float
     metric: str

@@ -68,7 +68,8 @@ def beside(base: Runs, *others: Runs) -> tuple[Row, ...]:
 class Table:
     """One table.
 
-    labels: headings of the first columns; metrics: heading by `<metric>` or, for an ablation, `<split>/<metric>`.
+    labels: headings of the first columns; metrics: heading by `<metric>` or, for an ablation, `<split>/<metric>`;
+    epochs: of the joint phase, where a learning curve is read.
     """
 
     title: str
@@ -77,6 +78,7 @@ class Table:
     labels: tuple[str, ...] = ()
     metrics: dict[str, str] = field(default_factory=dict)
     rows: tuple = ()
+    epochs: tuple[int, ...] = ()
 
     def runs(self) -> list[Runs]:
         """Every config the table stands on, each once, in order."""
