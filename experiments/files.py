@@ -1,6 +1,5 @@
-"""Files: written in one step, locked, read where a kill may have left none, and named in messages."""
+"""Files: written in one step, read where a kill may have left none, and named in messages."""
 
-import fcntl
 import json
 import os
 import threading
@@ -15,20 +14,6 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def lock(descriptor: int) -> bool:
-    """Lock an open file or folder until it is closed here and in child processes; False when another process has it.
-
-    Some shared file systems have no locks and are trusted.
-    """
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        pass
-    return True
 
 
 def read_mapping(path: Path) -> dict:

@@ -9,7 +9,7 @@ from concurrent.futures import TimeoutError as NotYet
 from pathlib import Path
 
 from experiments.errors import UserError
-from experiments.files import lock
+from scripts.locks import lock
 
 import duckdb
 import numpy as np

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from experiments import PROJECT
 from experiments.errors import UserError
-from experiments.files import lock, read_mapping
+from experiments.files import read_mapping
 from experiments.observers.run_folder import CHECKPOINT
+from scripts.locks import lock
 from scripts.records import differing_keys
 
 HEARTBEAT_SECONDS = 45  # Sacred rewrites run.json every 10 s while a run lives
