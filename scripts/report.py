@@ -4,7 +4,7 @@
     python scripts/report.py --check    write nothing, fail when it is not what would be written
 
 The page reads nothing when it is opened: style, scripts and data are inside. It is made from what is committed below
-results/, with every table of `scripts/tables.py`; the same files always give the same bytes. `scripts/report/` holds
+results/, with every table of `scripts/contents/`; the same files always give the same bytes. `scripts/report/` holds
 the template.
 """
 
@@ -105,7 +105,7 @@ def block(content: str) -> dict:
 
 
 def table(name: str, results: Results, folder: Path) -> dict:
-    """One table of `scripts/tables.py` with how many of the runs it asks for are recorded."""
+    """One table of `scripts/contents/` with how many of the runs it asks for are recorded."""
     asked = TABLES[name]
     files = [f"{name}.{ending}" for ending in ("csv", "md") if (folder / "tables" / f"{name}.{ending}").exists()]
     return {

@@ -45,7 +45,7 @@ def tabular(table: MarkdownTable) -> str:
 
 
 def floats(name: str, title: str, blocks: list[str]) -> str:
-    """Every table among the blocks of one of `scripts/tables.py` as a float with its footnotes; the runs are left out.
+    """Every table among the blocks of one of `scripts/contents/` as a float with its footnotes; the runs are left out.
 
     Labels are `tab:<name>-1`, `tab:<name>-2`, ...
     """
