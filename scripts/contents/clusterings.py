@@ -1,8 +1,8 @@
 """All models of images beside each other."""
 
-from scripts.contents.shared import CHEAP, CONV, CORRECTED, IMAGES, RATES, by_rates
+from scripts.contents.shared import CHEAP, CONV, CORRECTED, RATES, method_rows
 from scripts.rendering.parity import render_parity
-from scripts.rendering.results import ParityRow, Table
+from scripts.rendering.results import Table
 
 # label, experiment, ending of the config's name, stages, minutes on two cores; what this repository lacks has no
 # experiment
@@ -28,14 +28,6 @@ TABLES = {
         render=render_parity,
         labels=("data", "method"),
         metrics={"nmi_geometric": "NMI", "purity": "purity"},
-        rows=tuple(
-            ParityRow(
-                labels=(title, label),
-                references={"source": "dpsom_paper", "model": model, "data": data},
-                runs=by_rates(experiment, f"{data}{ending}", stages, minutes) if experiment else {},
-            )
-            for data, title in IMAGES.items()
-            for model, (label, experiment, ending, stages, minutes) in CLUSTERS_64.items()
-        ),
+        rows=method_rows(CLUSTERS_64, "dpsom_paper"),
     ),
 }

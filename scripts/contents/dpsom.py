@@ -30,6 +30,7 @@ DPSOM = {
 }
 PARITY_COLUMNS = {"faithful": "_faithful", "full covariance": "_full_covariance", "corrected": ""}
 SHORT = dpsom("short", ((3, 6),), 9)
+EVERY_CONFIG = tuple(Row((f"`{runs.config_name}`",), runs) for runs in (*DPSOM.values(), SHORT))
 ABLATIONS = (
     "prior", "posterior", "normalization", "dropout", "logits", "assignment", "target", "order", "scaling",
     "shared_adam", "decay", "precision",
@@ -73,7 +74,7 @@ TABLES = {
         ),
         render=render_metrics,
         labels=("config",),
-        rows=tuple(Row((f"`{runs.config_name}`",), runs) for runs in (*DPSOM.values(), SHORT)),
+        rows=EVERY_CONFIG,
     ),
     "dpsom_epochs": Table(
         title="DPSOM: by the epoch",
@@ -84,7 +85,7 @@ TABLES = {
         render=render_epochs,
         labels=("config",),
         metrics=VALIDATION,
-        rows=tuple(Row((f"`{runs.config_name}`",), runs) for runs in (*DPSOM.values(), SHORT)),
+        rows=EVERY_CONFIG,
         epochs=(5, 30, 60, 100, 200, 300),
     ),
     "dpsom_ablation": Table(

@@ -1,7 +1,7 @@
 """What the tables of several models say or list: stages of seeds, sentences, data sets."""
 
 from scripts.comparison import MARGIN
-from scripts.rendering.results import Runs
+from scripts.rendering.results import ParityRow, Runs
 
 CORRECTED, CONV = ((5, 1),), ((1, 3), (5, 9))
 CHEAP, HEAVY = ((5, 5),), ((3, 5), (5, 9))
@@ -35,3 +35,20 @@ def by_rates(experiment: str, config_name: str, stages: tuple[tuple[int, int], .
     if experiment != "somvae":
         return ours
     return {"original's rates": Runs(experiment, f"{config_name}_original_rates", ((5, 9),), minutes)} | ours
+
+
+def method_rows(methods: dict[str, tuple], source: str, split: str = "test") -> tuple[ParityRow, ...]:
+    """A row for each method and data set beside the numbers of a source.
+
+    methods: label, experiment (None: not ours), ending of the config's name, stages, minutes on two cores.
+    """
+    return tuple(
+        ParityRow(
+            labels=(title, label),
+            references={"source": source, "model": model, "data": data},
+            runs=by_rates(experiment, f"{data}{ending}", stages, minutes) if experiment else {},
+            split=split,
+        )
+        for data, title in IMAGES.items()
+        for model, (label, experiment, ending, stages, minutes) in methods.items()
+    )

@@ -1,11 +1,21 @@
 """SOM-VAE: table 1, precision, sequences and Lorenz' attractor."""
 
-from scripts.contents.shared import AGAINST_PUBLISHED, CHEAP, CURVE_READING, DIFFERENCES, HEAVY, IMAGES, RATES, by_rates
+from scripts.contents.shared import (
+    AGAINST_PUBLISHED,
+    CHEAP,
+    CURVE_READING,
+    DIFFERENCES,
+    HEAVY,
+    IMAGES,
+    RATES,
+    by_rates,
+    method_rows,
+)
 from scripts.rendering.ablation import render_ablation
 from scripts.rendering.epochs import render_epochs
 from scripts.rendering.metrics import render_columns
 from scripts.rendering.parity import render_parity
-from scripts.rendering.results import ParityRow, Row, Runs, Table, beside
+from scripts.rendering.results import Row, Runs, Table, beside
 
 TABLE_1 = {  # row of SOM-VAE's table 1: label, experiment, ending of the config's name, stages, minutes on two cores
     "kmeans": ("k-means", "baselines", "_kmeans", CHEAP, 1),
@@ -22,6 +32,7 @@ ORIGINAL_SERIES = {  # as in TABLE_1, for sequences
         ("SOM-VAE-prob, original's rates", "somvae", "_original_rates", ((5, 9),), 170),
     )
 }
+VALIDATION = {"validation/nmi_arithmetic": "NMI (arithmetic), validation", "validation/purity": "purity, validation"}
 
 
 def in_fp32(config_name: str) -> Runs:
@@ -40,26 +51,14 @@ TABLES = {
         render=render_parity,
         labels=("data", "method"),
         metrics={"purity": "purity", "nmi_arithmetic": "NMI (arithmetic)", "nmi_geometric": "NMI (geometric)"},
-        rows=tuple(
-            ParityRow(
-                labels=(title, label),
-                references={"source": "somvae_paper", "model": model, "data": data},
-                runs=by_rates(experiment, f"{data}{ending}", stages, minutes),
-                split="validation",
-            )
-            for data, title in IMAGES.items()
-            for model, (label, experiment, ending, stages, minutes) in TABLE_1.items()
-        ),
+        rows=method_rows(TABLE_1, "somvae_paper", split="validation"),
     ),
     "somvae_epochs": Table(
         title="SOM-VAE: by the epoch",
         reading=f"Static images, K = 16: the validation split after so many epochs, {CURVE_READING}",
         render=render_epochs,
         labels=("config",),
-        metrics={
-            "validation/nmi_arithmetic": "NMI (arithmetic), validation",
-            "validation/purity": "purity, validation",
-        },
+        metrics=VALIDATION,
         rows=tuple(
             Row((f"`{runs.config_name}`",), runs)
             for data in IMAGES
@@ -79,12 +78,7 @@ TABLES = {
             f"compares the speed of both precisions on one. {DIFFERENCES} An empty cell has not been run."
         ),
         render=render_ablation,
-        metrics={
-            "validation/nmi_arithmetic": "NMI (arithmetic), validation",
-            "validation/purity": "purity, validation",
-            "test/nmi_arithmetic": "NMI (arithmetic), test",
-            "test/purity": "purity, test",
-        },
+        metrics=VALIDATION | {"test/nmi_arithmetic": "NMI (arithmetic), test", "test/purity": "purity, test"},
         rows=tuple(
             row
             for _, experiment, ending, stages, minutes in (TABLE_1["somvae"], TABLE_1["vqvae"])

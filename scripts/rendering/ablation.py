@@ -6,11 +6,11 @@ from scripts.records import differing_keys, flatten
 from scripts.rendering.cells import (
     MarkdownTable,
     comparison_values,
-    count_cell,
     difference_cell,
     mean_cell,
     minutes_cell,
     provenance,
+    runs_cell,
     summary_values,
 )
 from scripts.rendering.results import Rendered, Results, Runs, Table
@@ -51,7 +51,7 @@ def render_ablation(table: Table, results: Results) -> Rendered:
         line = [
             f"`{runs.config_name}`",
             change,
-            count_cell(len(records), results.dirty(runs)),
+            runs_cell(runs, results),
             minutes_cell(records),
         ]
         for metric in table.metrics:

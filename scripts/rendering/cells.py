@@ -35,6 +35,11 @@ def count_cell(n: int, dirty: bool) -> str:
     return f"{n}{' †' if dirty else ''}" if n else ""
 
 
+def runs_cell(runs: Runs, results: Results) -> str:
+    """`count_cell` of the runs of a config."""
+    return count_cell(len(results.of(runs)), results.dirty(runs))
+
+
 def difference_cell(comparison: Comparison | None, metric: str, *runs: Runs) -> str:
     """`−.0027 [−.0060, +.0005] **equal**`; empty without a comparison."""
     if comparison is None:

@@ -1,6 +1,6 @@
 """The renderers of plain tables: means of metrics by config."""
 
-from scripts.rendering.cells import MarkdownTable, count_cell, mean_cell, mean_text, provenance, summary_values
+from scripts.rendering.cells import MarkdownTable, mean_cell, mean_text, provenance, runs_cell, summary_values
 from scripts.rendering.results import Rendered, Results, Row, Table
 
 CLUSTERING = {
@@ -40,7 +40,7 @@ def metric_cells(row: Row, metrics: dict[str, str], results: Results) -> list[st
             means.append(mean_text(summary, decimals) if summary else "")
         else:
             means.append(mean_cell(row.runs, f"test/{metric}", results, decimals))
-    return [*row.labels, count_cell(len(results.of(row.runs)), results.dirty(row.runs)), *means]
+    return [*row.labels, runs_cell(row.runs, results), *means]
 
 
 def render_metrics(table: Table, results: Results) -> Rendered:
@@ -72,7 +72,7 @@ def render_columns(table: Table, results: Results) -> Rendered:
     rows = []
     for row in table.rows:
         means = [mean_cell(row.runs, metric, results, decimals=3) for metric in table.metrics]
-        rows.append([*row.labels, count_cell(len(results.of(row.runs)), results.dirty(row.runs)), *means])
+        rows.append([*row.labels, runs_cell(row.runs, results), *means])
     short = MarkdownTable([*table.labels, "n", *table.metrics.values()], rows)
     values = [
         {"config": row.runs.config_name, "metric": metric} | summary_values(results.summary(row.runs, metric))

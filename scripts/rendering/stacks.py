@@ -1,7 +1,7 @@
 """The renderer of TPAE's table: classifiers on stacks of maps."""
 
 from scripts.comparison import Summary, summarise
-from scripts.rendering.cells import MarkdownTable, count_cell, mean_cell, number, provenance, summary_values
+from scripts.rendering.cells import MarkdownTable, mean_cell, number, provenance, runs_cell, summary_values
 from scripts.rendering.results import Rendered, Results, Runs, Table
 
 STACK = {
@@ -36,7 +36,7 @@ def render_stacks(table: Table, results: Results) -> Rendered:
             for record in records
             if (epochs := record.config["training"]["joint_epochs"]) and "joint" in record.seconds
         ]
-        cells = [*row.labels, count_cell(len(records), results.dirty(row.runs))]
+        cells = [*row.labels, runs_cell(row.runs, results)]
         cells += [mean_cell(row.runs, metric, results, decimals=3) for metric in STACK]
         for metric in EACH_MAP:
             maps = by_block(row.runs, metric, results)

@@ -4,11 +4,11 @@ from scripts.rendering.cells import (
     Entry,
     Footnotes,
     MarkdownTable,
-    count_cell,
     mean_text,
     number,
     provenance,
     reference_cell,
+    runs_cell,
     summary_values,
 )
 from scripts.rendering.results import ParityRow, Rendered, Results, Runs, Table
@@ -65,7 +65,7 @@ def _section(table: Table, rows: list[ParityRow], metrics: dict[str, str], resul
     lines = [
         [
             *row.labels,
-            count_cell(len(results.of(runs)), results.dirty(runs)),
+            runs_cell(runs, results),
             *(_cell(runs, f"test/{metric}", results) for metric in metrics),
         ]
         for row in rows
