@@ -11,8 +11,6 @@ fourth power of the side. At 28 half of the gain is left, at 56 (pictures of 112
 
 import math
 
-from models.products import product
-
 import torch
 from torch import Tensor, nn
 
@@ -64,13 +62,13 @@ class SpectralConvolution(nn.Conv2d):
                 for tensor in (self.analysis, self.kernel_analysis, self.synthesis, self.weight, self.bias)
             )
             samples = features.to(kind).permute(0, 2, 3, 1).flatten(1, 2)  # [B, H * W, C]
-            analysed = product(analysis, samples)  # [B, 2F, C]
+            analysed = analysis @ samples  # [B, 2F, C]
             real, imaginary = analysed.unflatten(1, (-1, 2)).permute(2, 1, 0, 3)  # [F, B, C] each
             spectra = torch.cat([torch.cat([real, imaginary], 2), torch.cat([imaginary, -real], 2)], 1)  # [F, 2B, 2C]
             taps = weight.permute(2, 3, 1, 0).flatten(2).flatten(0, 1)  # [kernel^2, C * O]
-            kernels = product(kernel_analysis, taps).view(len(spectra), -1, self.out_channels)  # [F, 2C, O]
-            products = product(spectra, kernels).unflatten(1, (2, -1)).flatten(0, 1)  # [2F, B, O]
-            maps = product(synthesis, products.transpose(0, 1)) + bias
+            kernels = (kernel_analysis @ taps).view(len(spectra), -1, self.out_channels)  # [F, 2C, O]
+            products = (spectra @ kernels).unflatten(1, (2, -1)).flatten(0, 1)  # [2F, B, O]
+            maps = synthesis @ products.transpose(0, 1) + bias
             return maps.unflatten(1, self.shape).permute(0, 3, 1, 2)
 
 

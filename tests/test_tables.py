@@ -14,6 +14,7 @@ from scripts import tables
 from scripts.comparison import Summary, compare, compare_ours, summarise
 from scripts.contents import TABLES
 from scripts.records import conflicting_keys, load_records, record_path
+from scripts.rendering.cells import in_words
 from scripts.rendering.metrics import CLUSTERING, TOPOLOGY
 from scripts.rendering.results import ParityRow, Reference, Results
 from scripts.scheduling.plan import named_config
@@ -670,3 +671,10 @@ def test_stays_of_eicu_stand_beside_what_was_published(results):
     eicu = markdown(results, "tdpsom").partition("## eICU")[2]
     assert cells(eicu, "SOM-VAE-prob")[6] == ".0500"
     assert cells(eicu, "T-DPSOM")[1:] == [""] * 6
+
+
+def test_what_a_run_ran_on_is_told_with_whatever_changes_its_numbers():
+    hardware = {"cpu": "A CPU", "instructions": "AVX512", "threads": 1, "gpu": None}
+    assert in_words(hardware) == in_words(hardware | {"matrix_products": "MKL"}) == "A CPU, AVX512, 1 thread"
+    assert in_words(hardware | {"matrix_products": "oneDNN"}) == "A CPU, AVX512, 1 thread, products by oneDNN"
+    assert in_words(hardware | {"gpu": "A GPU", "matrix_products": "oneDNN"}) == "A GPU"

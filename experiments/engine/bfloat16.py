@@ -7,8 +7,6 @@ order of the sum; a step takes up to a quarter longer than in fp32. PyTorch's ow
 from collections.abc import Callable
 from typing import Any
 
-from models.products import product
-
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -36,16 +34,8 @@ class RoundedProducts(TorchDispatchMode):
     ) -> Any:
         if function not in PRODUCTS or not any(_is_bfloat16(argument) for argument in args):
             return function(*args, **(kwargs or {}))
-        result = _in_fp32(function, tree_map_only(Tensor, Tensor.float, args), kwargs or {})
+        result = function(*tree_map_only(Tensor, Tensor.float, args), **(kwargs or {}))
         return tree_map_only(Tensor, Tensor.bfloat16, result)
-
-
-def _in_fp32(function: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
-    if function in (torch.ops.aten.mm.default, torch.ops.aten.bmm.default):
-        return product(*args)
-    if function == torch.ops.aten.addmm.default and not kwargs:
-        return product(*args[1:]).add_(args[0])
-    return function(*args, **kwargs)
 
 
 def processor_has_it() -> bool:

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from experiments.configuration import at_least, one_of, optional
-from experiments.engine import bfloat16, processes
+from experiments.engine import bfloat16, matrix_products, processes
 from experiments.engine.cuda_graphs import Recorded
 from experiments.errors import UserError
 
@@ -51,6 +51,7 @@ def prepare(device: str, precision: str, compile: bool, threads: int | None, det
         threadpool_limits(threads)  # those of NumPy's products and of scikit-learn
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = precision == "tf32"  # convolutions; PyTorch would allow it
+    matrix_products.use_library(matrix_products.fastest_library())
     use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -116,6 +117,7 @@ def hardware(device: torch.device) -> dict[str, str | int | bool | None]:
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "processes": processes.WORLD_SIZE,
+        "matrix_products": matrix_products.library(),
         "bfloat16_emulated": bfloat16.emulated(),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
     }

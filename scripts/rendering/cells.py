@@ -106,9 +106,11 @@ def in_words(hardware: dict) -> str:
         return str(hardware["gpu"])
     number = hardware.get("threads")
     threads = f"{number} thread{'s' * (number > 1)}" if number else ""
+    library = hardware.get("matrix_products", "MKL")
+    products = f"products by {library}" if library != "MKL" else ""
     emulated = "bfloat16 emulated" if hardware.get("bfloat16_emulated") else ""
-    words = hardware.get("cpu") or hardware.get("device"), hardware.get("instructions"), threads, emulated
-    return ", ".join(filter(None, words))
+    words = hardware.get("cpu") or hardware.get("device"), hardware.get("instructions"), threads
+    return ", ".join(filter(None, (*words, products, emulated)))
 
 
 def minutes_cell(records: list[Record]) -> str:
