@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from experiments.engine import matrix_products
+from experiments.engine.bfloat16 import RoundedProducts
 from experiments.ingredients.compute import prepare
 from models.dpsom import DPSOM, LossWeights
 from models.grid import Grid
@@ -81,6 +82,14 @@ def test_they_are_computed_by_that_library(monkeypatch):
     assert torch.equal(left @ right, torch.full((150, 140), 7.0))
     matrix_products.use_library("MKL")
     assert not torch.equal(left @ right, torch.full((150, 140), 7.0))
+
+
+def test_emulated_bfloat16_is_computed_by_that_library(monkeypatch):
+    left, right = normal(150, 130).bfloat16(), normal(130, 140).bfloat16()
+    matrix_products.use_library("OpenBLAS")
+    monkeypatch.setattr(numpy, "matmul", lambda left, right: numpy.full((150, 140), 7, numpy.float32))
+    with RoundedProducts():
+        assert torch.equal(left @ right, torch.full((150, 140), 7, dtype=torch.bfloat16))
 
 
 @pytest.mark.parametrize(
