@@ -62,7 +62,10 @@ def kill(process: subprocess.Popen, folder: Path) -> None:
 
 def test_a_killed_search_goes_on_and_exports_its_best_trial(tmp_path, monkeypatch, capsys, in_process):
     folder = tmp_path / "fast"
-    arguments = [str(FAST), "--trials", "2", "--folder", str(tmp_path), "--threads", "1"]
+    rates = {"low": 0.02, "high": 0.1, "log": True}  # with lower ones gradient descent may end with a collapsed map
+    parameters = {"training.learning_rate": rates, "training.optimizer": {"choices": ["adam", "sgd"]}}
+    path = write(tmp_path / "fast.yaml", parameters=parameters)
+    arguments = [str(path), "--trials", "2", "--folder", str(tmp_path), "--threads", "1"]
     process = start(*arguments)
     wait_for((folder / "trials" / "0" / "topography" / "1" / "checkpoint.pt").exists)
     kill(process, folder)
