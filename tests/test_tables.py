@@ -448,6 +448,21 @@ def test_the_ablation_names_what_the_recorded_configs_switch(results):
     assert line[5].endswith("**worse**")
 
 
+def test_the_ablation_shows_the_units_in_use_and_the_order_of_the_map(results):
+    base, row = (row.runs for row in TABLES["dpsom_ablation"].rows[:2])
+    for units in (50, 53):
+        record = make_record(base.config_name, seed=units)
+        record["metrics"]["validation/used_units"] = float(units)
+        write(results, record)
+    record = make_record(row.config_name)
+    del record["metrics"]["validation/topographic_error"]
+    write(results, record)
+    text = markdown(results, "dpsom_ablation")
+    assert cells(text, "config")[-2:] == ["used units, validation", "topographic error, validation"]
+    assert cells(text, f"`{base.config_name}`")[-2] == "51.5 ± 1.5"
+    assert cells(text, f"`{row.config_name}`")[-1] == ""
+
+
 def test_the_ablation_names_a_switch_that_the_bases_older_code_had_not(results):
     base = TABLES["dpsom_ablation"].rows[0].runs
     write(results, make_record(base.config_name))

@@ -1,4 +1,4 @@
-"""The renderer of ablations: configs that switch one thing, beside their base."""
+"""The renderer of ablations: configs that switch one thing, beside their base, with the state of their maps."""
 
 from experiments.configuration import config_path, read_settings
 from scripts.comparison import compare_ours
@@ -13,7 +13,10 @@ from scripts.rendering.cells import (
     runs_cell,
     summary_values,
 )
+from scripts.rendering.metrics import heading
 from scripts.rendering.results import Rendered, Results, Runs, Table
+
+MAP = {"validation/used_units": 1, "validation/topographic_error": 3}  # decimals; unused units can raise the NMI
 
 
 def switched(row: Runs, base: Runs, results: Results) -> str:
@@ -43,33 +46,27 @@ def plain(value: object) -> str:
 
 
 def render_ablation(table: Table, results: Results) -> Rendered:
-    """One config per row, its difference to the base and what it switches."""
+    """One config per row, what it switches, its difference to the base and the state of its map."""
     rows, values = [], []
     for row in table.rows:
-        runs, records = row.runs, results.of(row.runs)
+        runs = row.runs
         change = switched(runs, row.base, results) if row.base else "(base)"
-        line = [
-            f"`{runs.config_name}`",
-            change,
-            runs_cell(runs, results),
-            minutes_cell(records),
-        ]
-        for metric in table.metrics:
+        plain_change = change.replace("<br>", "; ").replace("**", "").replace("`", "")
+        line = [f"`{runs.config_name}`", change, runs_cell(runs, results), minutes_cell(results.of(runs))]
+        for metric in (*table.metrics, *MAP):
             ours, base = results.summary(runs, metric), row.base and results.summary(row.base, metric)
-            comparison = compare_ours(ours, base) if ours and base else None
-            line += [mean_cell(runs, metric, results), difference_cell(comparison, metric, runs, row.base)]
+            comparison = compare_ours(ours, base) if metric in table.metrics and ours and base else None
+            line.append(mean_cell(runs, metric, results, MAP.get(metric, 4)))
+            if metric in table.metrics:
+                line.append(difference_cell(comparison, metric, runs, row.base))
             values.append(
-                {
-                    "config": runs.config_name,
-                    "switched": change.replace("<br>", "; ").replace("**", "").replace("`", ""),
-                    "metric": metric,
-                }
+                {"config": runs.config_name, "switched": plain_change, "metric": metric}
                 | summary_values(ours)
                 | comparison_values(comparison)
             )
         rows.append(line)
     head = ["config", "switched", "n", "minutes"]
-    for heading in table.metrics.values():
-        head += [heading, "− base [95 % CI]"]
-    short = MarkdownTable(head, rows)
+    for title in table.metrics.values():
+        head += [title, "− base [95 % CI]"]
+    short = MarkdownTable(head + [heading(metric) for metric in MAP], rows)
     return Rendered([short, *provenance(table.runs(), results)], short, values)
