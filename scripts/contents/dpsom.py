@@ -92,10 +92,10 @@ TABLES = {
         title="DPSOM: what each switch is worth",
         reading=(
             "MNIST, dense, a shorter schedule; each row switches one thing of the base, `configs/dpsom/short.yaml`, "
-            "which is `mnist_elbo` shortened, not the default: its high NMI comes with units that fall out of use. "
-            f"Choices are made on the validation split, which is what this table shows. {DIFFERENCES} What is switched "
-            "is read from the recorded configs, an old value only where the base's code had the key. An empty cell has "
-            "not been run."
+            "which is `mnist_elbo` shortened, not the default: its high NMI comes with units that fall out of use, of "
+            "which the last two columns tell, with the order of the map. Choices are made on the validation split, "
+            f"which is what this table shows. {DIFFERENCES} What is switched is read from the recorded configs, an old "
+            "value only where the base's code had the key. An empty cell has not been run."
         ),
         render=render_ablation,
         metrics=VALIDATION,
