@@ -13,10 +13,10 @@ from scripts.rendering.cells import (
     runs_cell,
     summary_values,
 )
-from scripts.rendering.metrics import heading
+from scripts.rendering.metrics import decimals_of, heading
 from scripts.rendering.results import Rendered, Results, Runs, Table
 
-MAP = {"validation/used_units": 1, "validation/topographic_error": 3}  # decimals; unused units can raise the NMI
+MAP = ("validation/used_units", "validation/topographic_error")  # units that fall out of use can raise the NMI
 
 
 def switched(row: Runs, base: Runs, results: Results) -> str:
@@ -54,10 +54,11 @@ def render_ablation(table: Table, results: Results) -> Rendered:
         plain_change = change.replace("<br>", "; ").replace("**", "").replace("`", "")
         line = [f"`{runs.config_name}`", change, runs_cell(runs, results), minutes_cell(results.of(runs))]
         for metric in (*table.metrics, *MAP):
+            compared = metric in table.metrics
             ours, base = results.summary(runs, metric), row.base and results.summary(row.base, metric)
-            comparison = compare_ours(ours, base) if metric in table.metrics and ours and base else None
-            line.append(mean_cell(runs, metric, results, MAP.get(metric, 4)))
-            if metric in table.metrics:
+            comparison = compare_ours(ours, base) if compared and ours and base else None
+            line.append(mean_cell(runs, metric, results, 4 if compared else decimals_of(metric)))
+            if compared:
                 line.append(difference_cell(comparison, metric, runs, row.base))
             values.append(
                 {"config": runs.config_name, "switched": plain_change, "metric": metric}

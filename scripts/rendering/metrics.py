@@ -30,11 +30,16 @@ def heading(metric: str) -> str:
     return f"{(CLUSTERING | TOPOLOGY)[name]}, {split}"
 
 
+def decimals_of(metric: str) -> int:
+    """Of a metric, with its split or without, where it is shown but not compared."""
+    return DECIMALS.get(metric.rpartition("/")[2], 3)
+
+
 def metric_cells(row: Row, metrics: dict[str, str], results: Results) -> list[str]:
     """The row's labels, its number of seeds and its mean of each metric on the test split."""
     means = []
     for metric in metrics:
-        decimals = DECIMALS.get(metric, 3)
+        decimals = decimals_of(metric)
         if metric in SECONDS:
             summary = results.seconds(row.runs)
             means.append(mean_text(summary, decimals) if summary else "")
